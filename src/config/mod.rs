@@ -1,0 +1,372 @@
+//! What the operator asked for: parsed, typed, derived and cross-checked exactly once.
+//!
+//! A [`Config`] in hand is valid. Units are in the types; the values in [`Default`] are the documented defaults.
+
+use crate::time::Span;
+use crate::wire::Interval;
+use rust_decimal::Decimal;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// The whole configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the venue is.
+    pub exchange: Exchange,
+    /// What is subscribed to.
+    pub streams: Streams,
+    /// How long each stage may take.
+    pub deadlines: Deadlines,
+    /// How long to pause between attempts.
+    pub backoff: Backoff,
+    /// Planned replacement of connections; `Span::ZERO` turns it off.
+    pub rotation_every: Span,
+    /// What is kept in memory.
+    pub tape: TapeLimits,
+    /// Order-flow conditions.
+    pub plans: Vec<Plan>,
+    /// SQLite file; `None` turns the store off.
+    pub store_path: Option<PathBuf>,
+    /// Directory of recordings; `None` turns the recorder off.
+    pub recorder_dir: Option<PathBuf>,
+    /// The signal server; `None` turns it off.
+    pub signals: Option<Signals>,
+    /// When waves are checked and executed.
+    pub waves: Waves,
+    /// What is done about signals.
+    pub trading: Trading,
+    /// Who is told.
+    pub alerts: Alerts,
+    /// Where `/status`, `/metrics` and the page are served.
+    pub http_listen: SocketAddr,
+    /// The loop and the process.
+    pub runtime: Runtime,
+    /// `env_logger` filter of our own lines.
+    pub log_filter: String,
+}
+
+/// `[exchange]`, with every address derived.
+#[derive(Clone, Debug)]
+pub struct Exchange {
+    /// Mainnet, testnet or custom.
+    pub environment: Environment,
+    /// USD-M futures or spot.
+    pub market: Market,
+    /// Base of the market streams; `/ws` and `/stream` hang below it.
+    pub market_ws: Url,
+    /// Base of the user stream; `None` on spot.
+    pub private_ws: Option<Url>,
+    /// Base of REST; `/fapi` or `/api` hang below it. With `custom` only if configured.
+    pub rest: Option<Url>,
+    /// Extra trusted roots, PEM text as read from `ca_file`.
+    pub ca_pem: Option<String>,
+    /// Where the keys are, never the keys.
+    pub keys: Keys,
+}
+
+/// Which venue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Environment {
+    /// Real money.
+    Mainnet,
+    /// The venue's own playground.
+    Testnet,
+    /// Addresses as configured.
+    Custom,
+}
+
+/// Which market.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Market {
+    /// USD-M futures.
+    Usdm,
+    /// Spot; market data only.
+    Spot,
+}
+
+/// `[exchange.keys]`: names of environment variables, or files.
+#[derive(Clone, Debug, Default)]
+pub struct Keys {
+    /// Variable that holds the API key.
+    pub api_key_env: Option<String>,
+    /// Variable that holds the HMAC secret.
+    pub secret_env: Option<String>,
+    /// File that holds an Ed25519 key, readable by its owner alone.
+    pub private_key_file: Option<PathBuf>,
+}
+
+/// An address: scheme, host, port and path prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Url {
+    /// `wss`, `ws`, `https` or `http`.
+    pub scheme: &'static str,
+    /// Name or literal address, without brackets.
+    pub host: String,
+    /// Port, the scheme's default filled in.
+    pub port: u16,
+    /// Path prefix without trailing slash; may be empty.
+    pub path: String,
+}
+
+/// `[streams]`
+#[derive(Clone, Debug)]
+pub struct Streams {
+    /// The venue's upper-case names, no duplicates, at least one.
+    pub symbols: Vec<String>,
+    /// Subscribe to `@aggTrade`.
+    pub agg_trade: bool,
+    /// Subscribe to `@markPrice@1s`.
+    pub mark_price: bool,
+    /// Subscribe to `@kline_<interval>` for each.
+    pub klines: Vec<Interval>,
+    /// How streams are asked for.
+    pub subscribe_by: SubscribeBy,
+    /// Most streams on one connection, 1 to 1024.
+    pub per_connection: usize,
+    /// 1 or 2 connections carrying the same streams.
+    pub legs: u8,
+}
+
+/// How streams are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SubscribeBy {
+    /// SUBSCRIBE messages on an open connection.
+    Message,
+    /// The combined stream URL.
+    Url,
+}
+
+/// `[deadlines]`
+#[derive(Clone, Debug)]
+pub struct Deadlines {
+    /// Name lookup.
+    pub resolve: Span,
+    /// TCP connect, all addresses of the name together.
+    pub tcp: Span,
+    /// TLS handshake.
+    pub tls: Span,
+    /// WebSocket upgrade.
+    pub upgrade: Span,
+    /// Bound on the sum of the four.
+    pub connect: Span,
+    /// From a request to its acknowledgement.
+    pub ack: Span,
+    /// From the acknowledgement to the stream's own data.
+    pub first_data: Span,
+    /// Silence of a stream that lived.
+    pub stale: Span,
+    /// Silence of a connection before it is pinged.
+    pub ping_after: Span,
+    /// Silence after our ping before the connection is ended.
+    pub pong: Span,
+    /// A REST call, total.
+    pub rest: Span,
+    /// Failures in a row before an outage is reported.
+    pub attempts: u32,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self {
+            resolve: Span::from_secs(3),
+            tcp: Span::from_secs(4),
+            tls: Span::from_secs(4),
+            upgrade: Span::from_secs(4),
+            connect: Span::from_secs(10),
+            ack: Span::from_secs(5),
+            first_data: Span::from_secs(10),
+            stale: Span::from_secs(60),
+            ping_after: Span::from_secs(15),
+            pong: Span::from_secs(10),
+            rest: Span::from_secs(5),
+            attempts: 3,
+        }
+    }
+}
+
+/// `[backoff]`
+#[derive(Clone, Copy, Debug)]
+pub struct Backoff {
+    /// Shortest pause.
+    pub min: Span,
+    /// Longest pause.
+    pub max: Span,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { min: Span::from_ms(500), max: Span::from_secs(30) }
+    }
+}
+
+/// `[tape]`
+#[derive(Clone, Copy, Debug)]
+pub struct TapeLimits {
+    /// Trades kept per symbol.
+    pub trades: usize,
+    /// Candles kept per symbol and interval.
+    pub candles: usize,
+    /// Heal holes over REST.
+    pub backfill: bool,
+}
+
+impl Default for TapeLimits {
+    fn default() -> Self {
+        Self { trades: 16_384, candles: 500, backfill: true }
+    }
+}
+
+/// `[[plan]]`, as written; its conditions are parsed by the part that judges them.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Unique name.
+    pub name: String,
+    /// One of the configured symbols.
+    pub symbol: String,
+    /// Conditions, all must hold.
+    pub when: Vec<String>,
+}
+
+/// `[signals]`
+#[derive(Clone, Debug)]
+pub struct Signals {
+    /// The signal server.
+    pub url: Url,
+    /// Variable that holds the token.
+    pub token_env: Option<String>,
+}
+
+/// `[waves]`
+#[derive(Clone, Debug)]
+pub struct Waves {
+    /// Minutes of the hour, UTC, at which a wave is checked; ascending.
+    pub check_minutes: Vec<u8>,
+    /// How long after a check its wave may arrive.
+    pub window: Span,
+    /// Positions per wave.
+    pub max_positions: u32,
+    /// From a wave's execution to the sending of each order.
+    pub signal_deadline: Span,
+}
+
+impl Default for Waves {
+    fn default() -> Self {
+        Self {
+            check_minutes: vec![5, 20, 35, 50],
+            window: Span::from_secs(120),
+            max_positions: 5,
+            signal_deadline: Span::from_secs(20),
+        }
+    }
+}
+
+/// `[trading]`
+#[derive(Clone, Debug)]
+pub struct Trading {
+    /// Off, on paper, or live.
+    pub mode: TradingMode,
+    /// Notional of a position in quote currency.
+    pub position_usd: Decimal,
+    /// Leverage set before the first entry.
+    pub leverage: u32,
+    /// Stop distance in percent of the fill price.
+    pub stop_loss_pct: Decimal,
+    /// Profit in percent at which trailing begins.
+    pub trailing_activation_pct: Decimal,
+    /// Trailing distance in percent.
+    pub trailing_callback_pct: Decimal,
+    /// How long a filled position may be without a stop before it is closed.
+    pub unprotected_within: Span,
+}
+
+/// What happens with selected signals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TradingMode {
+    /// Nothing.
+    Off,
+    /// Simulated fills at real prices.
+    Paper,
+    /// Real orders; needs `--live` as well.
+    Live,
+}
+
+impl Default for Trading {
+    fn default() -> Self {
+        Self {
+            mode: TradingMode::Off,
+            position_usd: Decimal::new(200, 0),
+            leverage: 1,
+            stop_loss_pct: Decimal::new(20, 1),
+            trailing_activation_pct: Decimal::new(15, 1),
+            trailing_callback_pct: Decimal::new(5, 1),
+            unprotected_within: Span::from_secs(5),
+        }
+    }
+}
+
+/// `[alerts]`
+#[derive(Clone, Debug, Default)]
+pub struct Alerts {
+    /// `[alerts.telegram]`
+    pub telegram: Option<Telegram>,
+    /// `[alerts.webhook] url`
+    pub webhook: Option<Url>,
+}
+
+/// `[alerts.telegram]`
+#[derive(Clone, Debug)]
+pub struct Telegram {
+    /// Variable that holds the bot's token.
+    pub bot_token_env: String,
+    /// The chat.
+    pub chat_id: String,
+    /// The API's address.
+    pub base_url: Url,
+}
+
+/// `[runtime]`
+#[derive(Clone, Debug)]
+pub struct Runtime {
+    /// Core to pin the loop to.
+    pub cpu: Option<usize>,
+    /// Spin instead of sleeping.
+    pub busy_poll: bool,
+    /// Longest a clean stop may take.
+    pub stop_within: Span,
+    /// A loop turn longer than this is counted and named.
+    pub stall: Span,
+}
+
+impl Default for Runtime {
+    fn default() -> Self {
+        Self { cpu: None, busy_poll: false, stop_within: Span::from_secs(5), stall: Span::from_ms(50) }
+    }
+}
+
+impl Url {
+    /// True for `wss` and `https`.
+    pub fn is_tls(&self) -> bool {
+        matches!(self.scheme, "wss" | "https")
+    }
+
+    /// `host:port`, bracketed where the host is an IPv6 literal.
+    pub fn authority(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl std::fmt::Display for Url {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let default_port = if self.is_tls() { 443 } else { 80 };
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        if self.port == default_port {
+            write!(f, "{}://{host}{}", self.scheme, self.path)
+        } else {
+            write!(f, "{}://{host}:{}{}", self.scheme, self.port, self.path)
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! The other side of the wire: a strict, seeded exchange that keeps its own books.
+
+pub mod venue;
