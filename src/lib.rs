@@ -4,6 +4,9 @@
 pub mod config;
 pub mod engine;
 pub mod fixed;
+pub mod market;
+pub mod net;
+pub mod note;
 pub mod ring;
 pub mod sim;
 pub mod status;

@@ -155,3 +155,8 @@ impl Decoder {
         self.fallbacks
     }
 }
+
+/// A message for a log line: capped, with everything that is no printable text escaped.
+pub fn sample(message: &[u8]) -> String {
+    String::from_utf8_lossy(&message[..message.len().min(160)]).escape_debug().to_string()
+}

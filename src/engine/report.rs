@@ -1,0 +1,205 @@
+//! What the engine says of itself, on request.
+
+use super::Engine;
+use crate::market::Book;
+use crate::market::feed::{Connection, StreamState};
+use crate::net::{Stage, State};
+use crate::status::{self, Level, Status};
+use crate::time::{Instant, Now};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Reasons listed one by one.
+const REASONS_MAX: usize = 20;
+
+impl Engine {
+    /// Everything, as plain data. The shell adds what only it knows: the loop, the workers, the log.
+    pub fn status(&self, now: Now) -> Status {
+        let symbols = self.market.books().map(|(name, book)| (name.to_owned(), symbol(book, Some(now.mono))));
+        Status {
+            version: env!("CARGO_PKG_VERSION"),
+            now: now.utc(),
+            uptime_ms: now.mono.since(self.started.mono).as_ms(),
+            health: self.health(now.mono),
+            turns: status::Turns::default(),
+            connections: self.feed.connections().iter().map(|row| self.connection(row, now.mono)).collect(),
+            streams: self.stream_rows(now.mono),
+            subscriptions: self.subscriptions(),
+            symbols: symbols.collect(),
+            plans: Vec::new(),
+            signals: None,
+            waves: Vec::new(),
+            positions: Vec::new(),
+            store: None,
+            workers: status::Workers {
+                resolver: status::Lane { timeouts: self.lookup_timeouts, ..status::Lane::default() },
+                ..status::Workers::default()
+            },
+            decoder_fallbacks: self.feed.decoder().fallbacks(),
+            log_lines_dropped: self.notes.dropped(),
+        }
+    }
+
+    /// The verdict: degraded while anything wanted is not proved, unhealthy when nothing is or an outage lasts.
+    pub fn health(&self, now: Instant) -> status::Health {
+        let mut reasons = Vec::new();
+        let mut outage = false;
+        for row in self.feed.connections() {
+            outage |= row.in_outage;
+            if row.session.is_open() {
+                continue;
+            }
+            let since = now.since(row.dark_since());
+            let words = match &row.last_ending {
+                Some((ending, _)) => format!("last ended in {ending}"),
+                None => "first attempt under way".to_owned(),
+            };
+            let outage = if row.in_outage { "outage, " } else { "" };
+            let state = row.session.state();
+            reasons.push(format!("{}: {outage}{}, no data for {since}; {words}", row.name, state.as_str()));
+        }
+        let mut fine = 0;
+        for stream in self.feed.streams() {
+            if stream.state.is_fine() {
+                fine += 1;
+            } else if self.feed.connections()[stream.connection].session.is_open() {
+                let why = stream.reason.as_deref().unwrap_or("no data of its own on this connection yet");
+                reasons.push(format!("{}: {}: {why}", stream.name, stream.state.as_str()));
+            }
+        }
+        let level = match reasons.len() {
+            0 => Level::Healthy,
+            _ if fine == 0 && outage => Level::Unhealthy,
+            _ => Level::Degraded,
+        };
+        if reasons.len() > REASONS_MAX {
+            let more = reasons.len() - REASONS_MAX;
+            reasons.truncate(REASONS_MAX);
+            reasons.push(format!("and {more} more"));
+        }
+        status::Health { level, reasons }
+    }
+
+    fn connection(&self, row: &Connection, now: Instant) -> status::Connection {
+        let session = &row.session;
+        let connected = matches!(
+            session.state(),
+            State::Securing { .. } | State::Upgrading { .. } | State::Open | State::Closing { .. }
+        );
+        let rejected_by: BTreeMap<_, _> =
+            row.rejected().filter(|(_, n)| *n > 0).map(|(kind, n)| (kind.as_str(), n)).collect();
+        status::Connection {
+            name: row.name.to_string(),
+            leg: "a",
+            url: row.url.to_string(),
+            state: session.state().as_str(),
+            epoch: session.epoch(),
+            attempt: session.attempt(),
+            opened: session.opened(),
+            failed: session.failed(),
+            frames: row.frames,
+            bytes: session.bytes(),
+            rejected: rejected_by.values().sum(),
+            rejected_by,
+            failures_by_stage: Stage::ALL
+                .iter()
+                .zip(row.endings_by_stage)
+                .filter(|(_, n)| *n > 0)
+                .map(|(stage, n)| (stage.as_str(), n))
+                .collect(),
+            streams: row.streams.len() as u32,
+            live: row.live,
+            address: session.address().map(|address| address.to_string()),
+            last_byte_age_ms: connected.then(|| now.since(session.last_byte()).as_ms()),
+            last_failure: row.last_ending.as_ref().map(|(ending, at)| status::Failure {
+                stage: ending.stage.as_str(),
+                reason: ending.reason.clone(),
+                close_code: ending.close_code,
+                elapsed_ms: ending.elapsed.as_ms(),
+                at: *at,
+            }),
+        }
+    }
+
+    fn stream_rows(&self, now: Instant) -> Vec<status::Stream> {
+        let rows = self.feed.streams().iter().map(|stream| {
+            let connection = &self.feed.connections()[stream.connection];
+            status::Stream {
+                stream: stream.name.to_string(),
+                connection: connection.name.to_string(),
+                epoch: connection.session.epoch(),
+                state: stream.state.as_str(),
+                last_data_age_ms: stream.last_data.map(|at| now.since(at).as_ms()),
+                attempts: stream.attempts,
+                successes: stream.successes,
+                failures: stream.failures,
+                retries: stream.retries,
+                reason: stream.reason.as_deref().map(str::to_owned),
+            }
+        });
+        rows.collect()
+    }
+
+    fn subscriptions(&self) -> status::Subscriptions {
+        let mut sums = status::Subscriptions::default();
+        let mut problems = BTreeSet::new();
+        for stream in self.feed.streams() {
+            sums.attempts += stream.attempts;
+            sums.successes += stream.successes;
+            sums.failures += stream.failures;
+            sums.retries += stream.retries;
+            if matches!(stream.state, StreamState::Failed { .. }) {
+                problems.insert(self.market.symbols().name(stream.symbol));
+            }
+        }
+        let judged = sums.successes + sums.failures;
+        // Tenths of a percent, rounded down, so that 100.0 means all.
+        sums.success_rate = (judged > 0).then(|| (1_000 * sums.successes / judged) as f64 / 10.0);
+        sums.problem_symbols = problems.into_iter().map(str::to_owned).collect();
+        sums
+    }
+}
+
+/// One symbol's entry. Without `now` there are no ages: in a replay they would mean nothing.
+pub fn symbol(book: &Book, now: Option<Instant>) -> status::Symbol {
+    let tape_decimals = book.tape.as_ref().map_or(0, crate::market::tape::Tape::price_decimals);
+    status::Symbol {
+        trades: book.tape.as_ref().map(|tape| status::Trades {
+            len: tape.ring().len(),
+            capacity: tape.ring().capacity(),
+            first_id: tape.ring().first().map(|trade| trade.id),
+            last_id: tape.ring().last().map(|trade| trade.id),
+            received: tape.received(),
+            duplicates: tape.duplicates(),
+            backfilled: 0,
+            missing: tape.missing(),
+            holes: tape
+                .holes()
+                .map(|hole| status::Hole { from: hole.from, to: hole.to, reason: hole.reason.to_string() })
+                .collect(),
+        }),
+        mark_price: book.mark.as_ref().map(|(mark, at)| status::Mark {
+            price: mark.price.show(tape_decimals),
+            index_price: mark.index_price.show(tape_decimals),
+            funding_rate: mark.funding_rate.map(|rate| rate.show(8)),
+            age_ms: now.map(|now| now.since(*at).as_ms()),
+        }),
+        candles: book
+            .candles
+            .iter()
+            .map(|candles| {
+                let newest = candles.ring().last();
+                let row = status::Candles {
+                    len: candles.ring().len(),
+                    capacity: candles.ring().capacity(),
+                    closed: candles.closed(),
+                    unclosed: candles.unclosed(),
+                    updates: candles.updates(),
+                    last_open: candles.last_open(),
+                    close: newest.map(|candle| candle.kline.close.show(candle.kline.price_decimals)),
+                };
+                (candles.interval().as_str(), row)
+            })
+            .collect(),
+        flow: None,
+    }
+}

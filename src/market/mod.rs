@@ -1,0 +1,136 @@
+//! What the market does: streams that are proved by their data, and what they carry, per symbol, in rings.
+
+pub mod candles;
+pub mod feed;
+pub mod layout;
+pub mod tape;
+
+use crate::config::TapeLimits;
+use crate::time::{Instant, Now};
+use crate::wire::{Frame, Interval, MarkPrice, StreamKind, SymbolId, Symbols};
+use candles::Candles;
+use tape::{Source, Tape, TapeEvent};
+
+/// Everything held about every symbol.
+pub struct Market {
+    symbols: Symbols,
+    limits: TapeLimits,
+    books: Vec<Book>,
+}
+
+/// What is held about one symbol.
+#[derive(Default)]
+pub struct Book {
+    /// The trade tape, if trades are subscribed to.
+    pub tape: Option<Tape>,
+    /// The newest mark price and when it arrived.
+    pub mark: Option<(MarkPrice, Instant)>,
+    /// One ring of candles per interval.
+    pub candles: Vec<Candles>,
+    /// When a trade or a candle of this symbol last told that somebody trades.
+    pub traded_at: Option<Instant>,
+}
+
+impl Book {
+    /// The ring of candles of this length.
+    pub fn candles(&self, interval: Interval) -> Option<&Candles> {
+        self.candles.iter().find(|candles| candles.interval() == interval)
+    }
+}
+
+impl Market {
+    /// Rings for each symbol and kind of stream. `limits.trades` × 64 bytes and, per interval, `limits.candles` × 224
+    /// bytes a symbol: 1.1 MiB at the defaults with one interval, touched as it fills.
+    pub fn new(symbols: Symbols, kinds: &[StreamKind], limits: TapeLimits) -> Self {
+        let books = (0..symbols.len()).map(|_| Book::new(kinds, limits)).collect();
+        Self { symbols, limits, books }
+    }
+
+    /// A market that takes in whatever symbols [`learn`](Self::learn) names, for recordings.
+    pub fn learning(limits: TapeLimits) -> Self {
+        Self { symbols: Symbols::default(), limits, books: Vec::new() }
+    }
+
+    /// Takes in a symbol; rings are made when its first frames come. `None` if the table of symbols is full.
+    pub fn learn(&mut self, name: &str) -> Option<SymbolId> {
+        let id = self.symbols.intern(name)?;
+        if id.index() == self.books.len() {
+            self.books.push(Book::default());
+        }
+        Some(id)
+    }
+
+    /// The table of symbols.
+    pub fn symbols(&self) -> &Symbols {
+        &self.symbols
+    }
+
+    /// What is held about a symbol.
+    pub fn book(&self, symbol: SymbolId) -> &Book {
+        &self.books[symbol.index()]
+    }
+
+    /// All symbols with what is held about them.
+    pub fn books(&self) -> impl Iterator<Item = (&str, &Book)> {
+        self.symbols.iter().map(|(id, name)| (name, &self.books[id.index()]))
+    }
+
+    /// Takes in one event. Allocates nothing once a symbol's rings exist.
+    pub fn apply(&mut self, frame: &Frame, source: Source, now: Now) -> Applied {
+        let book = &mut self.books[frame.symbol().index()];
+        match frame {
+            Frame::Trade(trade) => {
+                let tape = book.tape.get_or_insert_with(|| Tape::new(self.limits.trades));
+                let event = tape.push(trade, source, now);
+                if !matches!(event, TapeEvent::Duplicate | TapeEvent::Refused) {
+                    book.traded_at = Some(now.mono);
+                }
+                Applied::Trade(event)
+            }
+            Frame::Mark(mark) => {
+                // Two legs, or a burst after a freeze: an older price never replaces a newer one.
+                if book.mark.as_ref().is_none_or(|(newest, _)| newest.event_time <= mark.event_time) {
+                    book.mark = Some((*mark, now.mono));
+                }
+                Applied::Mark
+            }
+            Frame::Kline(kline) => {
+                book.traded_at = Some(now.mono);
+                let at = match book.candles.iter().position(|c| c.interval() == kline.interval) {
+                    Some(at) => at,
+                    None => {
+                        book.candles.push(Candles::new(kline.interval, self.limits.candles));
+                        book.candles.len() - 1
+                    }
+                };
+                book.candles[at].push(kline);
+                Applied::Candle
+            }
+        }
+    }
+}
+
+impl Book {
+    fn new(kinds: &[StreamKind], limits: TapeLimits) -> Self {
+        let mut book = Self::default();
+        for kind in kinds {
+            match kind {
+                StreamKind::AggTrade => book.tape = Some(Tape::new(limits.trades)),
+                StreamKind::MarkPrice => {}
+                StreamKind::Kline(interval) => book.candles.push(Candles::new(*interval, limits.candles)),
+            }
+        }
+        book
+    }
+}
+
+/// What an event did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// To the tape.
+    Trade(TapeEvent),
+    /// To the mark price.
+    Mark,
+    /// To a candle.
+    Candle,
+}

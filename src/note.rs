@@ -1,0 +1,292 @@
+//! What happened, in words an operator can act on: one note a transition, never one a frame.
+//!
+//! Notes are the engine's only voice. The shell prints them; the simulated world hashes them, so two runs of the same
+//! seed must say the same things at the same times.
+
+use crate::market::tape::Hole;
+use crate::net::Ending;
+use crate::time::{Instant, Span, UtcMs};
+use crate::wire::market::Reject;
+use std::collections::VecDeque;
+use std::fmt;
+use std::rc::Rc;
+
+/// Notes waiting to be taken; beyond that the oldest are dropped and counted.
+const WAITING_MAX: usize = 4_096;
+
+/// A note and when it was made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stamped {
+    /// On the monotonic clock.
+    pub at: Instant,
+    /// On the wall clock.
+    pub utc: UtcMs,
+    /// What happened.
+    pub note: Note,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Note {
+    /// An attempt to connect begins.
+    Attempt {
+        /// The connection.
+        connection: Rc<str>,
+        /// Tries since the last data.
+        attempt: u32,
+        /// What is dialled.
+        url: Rc<str>,
+    },
+    /// The resolver failed and addresses that worked before are dialled.
+    Remembered {
+        /// The connection.
+        connection: Rc<str>,
+        /// The resolver's words.
+        reason: String,
+    },
+    /// The connection is open. Says nothing about data.
+    Open {
+        /// The connection.
+        connection: Rc<str>,
+        /// Since the attempt began.
+        elapsed: Span,
+        /// Where to.
+        address: Option<std::net::SocketAddr>,
+    },
+    /// An attempt, or a connection that was open, ended.
+    Ended {
+        /// The connection.
+        connection: Rc<str>,
+        /// How.
+        ending: Ending,
+        /// Failures in a row after which an outage is reported.
+        attempts: u32,
+        /// Until the next attempt; `None` if there is none.
+        pause: Option<Span>,
+        /// Streams that were live on it.
+        live: u32,
+    },
+    /// So many failures in a row that people should know.
+    Outage {
+        /// The connection.
+        connection: Rc<str>,
+        /// In a row.
+        failures: u32,
+        /// Since the last data, or since the start.
+        dark: Span,
+    },
+    /// Data flows again after an outage.
+    OutageOver {
+        /// The connection.
+        connection: Rc<str>,
+        /// How long there was none.
+        dark: Span,
+    },
+    /// Streams were asked for.
+    Asked {
+        /// The connection.
+        connection: Rc<str>,
+        /// How many.
+        streams: usize,
+        /// In a SUBSCRIBE message, or by the URL.
+        by: &'static str,
+    },
+    /// A stream delivered its first data on this connection.
+    StreamLive {
+        /// The stream.
+        stream: Rc<str>,
+        /// The connection.
+        connection: Rc<str>,
+        /// Since it was asked for.
+        elapsed: Span,
+    },
+    /// Every stream of a connection is live, or allowed to be quiet.
+    AllLive {
+        /// The connection.
+        connection: Rc<str>,
+        /// How many are live.
+        live: u32,
+        /// How many are quiet.
+        quiet: u32,
+        /// Since the connection opened.
+        elapsed: Span,
+    },
+    /// A stream is acknowledged and has no data, and nobody trades.
+    StreamQuiet {
+        /// The stream.
+        stream: Rc<str>,
+        /// Why that is no failure.
+        reason: &'static str,
+    },
+    /// A stream did not do what it should in its time.
+    StreamFailed {
+        /// The stream.
+        stream: Rc<str>,
+        /// The connection.
+        connection: Rc<str>,
+        /// What did not happen.
+        reason: Rc<str>,
+        /// Until it is asked for again.
+        pause: Span,
+    },
+    /// The venue answered a request of ours with an error, or answered what nobody asked.
+    Answer {
+        /// The connection.
+        connection: Rc<str>,
+        /// The venue's words, escaped and capped.
+        words: String,
+    },
+    /// Messages were refused: the first one at once, the others as a sum.
+    Refused {
+        /// The connection.
+        connection: Rc<str>,
+        /// Of what kind, and where.
+        reject: Reject,
+        /// So many since the last such note.
+        count: u64,
+        /// One of them, escaped and capped.
+        sample: String,
+    },
+    /// Trade ids are absent.
+    HoleOpened {
+        /// The symbol.
+        symbol: Rc<str>,
+        /// Which, and why.
+        hole: Hole,
+    },
+    /// All absent ids of a symbol have come.
+    HolesClosed {
+        /// The symbol.
+        symbol: Rc<str>,
+    },
+    /// The venue says it will close the connection.
+    Shutdown {
+        /// The connection.
+        connection: Rc<str>,
+    },
+    /// A clean stop begins.
+    Stopping,
+}
+
+impl Note {
+    /// How loud it is. ERROR means that a person should look.
+    pub fn level(&self) -> log::Level {
+        use log::Level;
+        match self {
+            Self::Outage { .. } => Level::Error,
+            Self::Ended { pause: Some(_), .. }
+            | Self::Remembered { .. }
+            | Self::StreamFailed { .. }
+            | Self::Answer { .. }
+            | Self::Refused { .. }
+            | Self::HoleOpened { .. }
+            | Self::Shutdown { .. } => Level::Warn,
+            Self::Attempt { .. }
+            | Self::Open { .. }
+            | Self::Ended { pause: None, .. }
+            | Self::OutageOver { .. }
+            | Self::Asked { .. }
+            | Self::AllLive { .. }
+            | Self::StreamQuiet { .. }
+            | Self::HolesClosed { .. }
+            | Self::Stopping => Level::Info,
+            Self::StreamLive { .. } => Level::Debug,
+        }
+    }
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Attempt { connection, attempt, url } => write!(f, "{connection}: attempt {attempt}: {url}"),
+            Self::Remembered { connection, reason } => {
+                write!(f, "{connection}: {reason}; dialling the addresses that answered before")
+            }
+            Self::Open { connection, elapsed, address } => {
+                write!(f, "{connection}: open after {elapsed}")?;
+                if let Some(address) = address {
+                    write!(f, " ({address})")?;
+                }
+                Ok(())
+            }
+            Self::Ended { connection, ending, attempts, pause, live } => {
+                write!(f, "{connection}: ")?;
+                match (pause, ending.attempt) {
+                    // Attempt 0: the connection had delivered, so this is no failed attempt.
+                    (_, 0) => write!(f, "ended: {ending}")?,
+                    (None, _) => write!(f, "ended: {ending}")?,
+                    (Some(_), attempt) => write!(f, "attempt {attempt} of {attempts} failed: {ending}")?,
+                }
+                if *live > 0 {
+                    write!(f, "; {live} streams were live")?;
+                }
+                match pause {
+                    Some(pause) => write!(f, "; next attempt in {pause}"),
+                    None => Ok(()),
+                }
+            }
+            Self::Outage { connection, failures, dark } => {
+                write!(f, "{connection}: outage: {failures} failures in a row, no data for {dark}; retrying goes on")
+            }
+            Self::OutageOver { connection, dark } => {
+                write!(f, "{connection}: outage over: data flows again after {dark}")
+            }
+            Self::Asked { connection, streams, by } => write!(f, "{connection}: {streams} streams asked for by {by}"),
+            Self::StreamLive { stream, connection, elapsed } => {
+                write!(f, "{stream}: live on {connection}, first data {elapsed} after it was asked for")
+            }
+            Self::AllLive { connection, live, quiet: 0, elapsed } => {
+                write!(f, "{connection}: all {live} streams live {elapsed} after it opened")
+            }
+            Self::AllLive { connection, live, quiet, elapsed } => {
+                write!(f, "{connection}: {live} streams live, {quiet} quiet, {elapsed} after it opened")
+            }
+            Self::StreamQuiet { stream, reason } => write!(f, "{stream}: {reason}"),
+            Self::StreamFailed { stream, connection, reason, pause } => {
+                write!(f, "{stream}: failed on {connection}: {reason}; asked for again in {pause}")
+            }
+            Self::Answer { connection, words } => write!(f, "{connection}: {words}"),
+            Self::Refused { connection, reject, count: 1, sample } => {
+                write!(f, "{connection}: message refused: {reject}: {sample}")
+            }
+            Self::Refused { connection, reject, count, sample } => {
+                write!(f, "{connection}: {count} messages refused, the last: {reject}: {sample}")
+            }
+            Self::HoleOpened { symbol, hole } => {
+                let count = hole.to - hole.from + 1;
+                write!(f, "{symbol}: {count} trades missing, ids {} to {}: {}", hole.from, hole.to, hole.reason)
+            }
+            Self::HolesClosed { symbol } => write!(f, "{symbol}: no trade is missing any more"),
+            Self::Shutdown { connection } => write!(f, "{connection}: the venue announces that it will close it"),
+            Self::Stopping => f.write_str("stopping"),
+        }
+    }
+}
+
+/// The notes that wait to be taken.
+#[derive(Default)]
+pub struct Notes {
+    waiting: VecDeque<Stamped>,
+    dropped: u64,
+}
+
+impl Notes {
+    /// Adds a note.
+    pub fn push(&mut self, at: Instant, utc: UtcMs, note: Note) {
+        if self.waiting.len() == WAITING_MAX {
+            self.waiting.pop_front();
+            self.dropped += 1;
+        }
+        self.waiting.push_back(Stamped { at, utc, note });
+    }
+
+    /// Takes the oldest.
+    pub fn pop(&mut self) -> Option<Stamped> {
+        self.waiting.pop_front()
+    }
+
+    /// How many were dropped because nobody took them.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+}
