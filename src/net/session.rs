@@ -784,3 +784,6 @@ fn in_order(addresses: &[SocketAddr], last_good: Option<SocketAddr>) -> Vec<Sock
     }
     ordered
 }
+
+#[cfg(test)]
+mod tests;
