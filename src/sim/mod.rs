@@ -1,3 +1,4 @@
 //! The other side of the wire: a strict, seeded exchange that keeps its own books.
 
+pub mod peer;
 pub mod venue;
