@@ -159,6 +159,11 @@ impl<R: Rules> Hub<R> {
         tally
     }
 
+    /// What passed through this connection so far.
+    pub fn tally_of(&self, id: PeerId) -> Tally {
+        self.peers.get(&id).map_or_else(Tally::default, |slot| slot.peer.tally())
+    }
+
     /// The exchange goes away: every WebSocket is closed as a server does that shuts down, everything else ends.
     pub fn close_all(&mut self) {
         let ids: Vec<_> = self.peers.keys().copied().collect();

@@ -2,4 +2,5 @@
 
 pub mod hub;
 pub mod peer;
+pub mod serve;
 pub mod venue;

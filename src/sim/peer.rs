@@ -646,6 +646,7 @@ fn phrase(status: u16) -> &'static str {
         405 => "Method Not Allowed",
         408 => "Request Timeout",
         413 => "Content Too Large",
+        414 => "URI Too Long",
         418 => "I'm a teapot",
         426 => "Upgrade Required",
         429 => "Too Many Requests",
