@@ -147,10 +147,8 @@ fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 fn text(said: &(Instant, SessionEvent)) -> Option<&str> {
-    match &said.1 {
-        SessionEvent::Message(Incoming::Text(text)) => Some(text.as_str()),
-        _ => None,
-    }
+    let SessionEvent::Message(Incoming::Text(text)) = &said.1 else { return None };
+    Some(text.as_str())
 }
 
 #[test]
