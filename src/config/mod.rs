@@ -2,14 +2,33 @@
 //!
 //! A [`Config`] in hand is valid. Units are in the types; the values in [`Default`] are the documented defaults.
 
+mod document;
+mod errors;
+mod exchange;
+mod plan;
+mod read;
+mod rules;
+mod secrets;
+mod sections;
+mod show;
+mod url;
+
+pub use errors::{ConfigErrors, Problem};
+pub use plan::{Comparison, Condition, Metric, Operand, Window};
+pub use read::{load, parse};
+pub use rules::parse_span;
+pub use secrets::{ExchangeKeys, Secret, Signing, load_keys, load_token};
+pub use url::Url;
+
 use crate::time::Span;
 use crate::wire::Interval;
 use rust_decimal::Decimal;
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 /// The whole configuration.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Where the venue is.
     pub exchange: Exchange,
@@ -43,10 +62,77 @@ pub struct Config {
     pub runtime: Runtime,
     /// `env_logger` filter of our own lines.
     pub log_filter: String,
+    /// What is allowed but should be said at the start.
+    pub warnings: Vec<String>,
+    /// Where it was written, for complaints that can only be made later.
+    pub origin: Origin,
 }
 
+/// The file a configuration came from and the lines of its keys.
+///
+/// Two configurations that say the same are equal wherever they were written, so all origins are equal.
+#[derive(Clone, Debug, Default)]
+pub struct Origin {
+    /// As the operator named it; empty for a configuration without a file.
+    pub file: PathBuf,
+    /// `section.key` to its line.
+    pub lines: BTreeMap<String, usize>,
+}
+
+impl PartialEq for Origin {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Config {
+    /// The defaults against one exchange at these addresses, without any file: no store, no recorder, a free HTTP port.
+    pub fn for_exchange(symbols: &[&str], market_ws: Url, rest: Option<Url>, ca_pem: Option<String>) -> Self {
+        Self {
+            exchange: Exchange {
+                environment: Environment::Custom,
+                market: Market::Usdm,
+                market_ws,
+                private_ws: None,
+                rest,
+                ca_file: None,
+                ca_pem,
+                keys: Keys::default(),
+            },
+            streams: Streams::of(symbols.iter().map(|symbol| (*symbol).to_owned()).collect(), Market::Usdm),
+            deadlines: Deadlines::default(),
+            backoff: Backoff::default(),
+            rotation_every: ROTATION_EVERY,
+            tape: TapeLimits::default(),
+            plans: Vec::new(),
+            store_path: None,
+            recorder_dir: None,
+            signals: None,
+            waves: Waves::default(),
+            trading: Trading::default(),
+            alerts: Alerts::default(),
+            http_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            runtime: Runtime::default(),
+            log_filter: LOG_FILTER.to_owned(),
+            warnings: Vec::new(),
+            origin: Origin::default(),
+        }
+    }
+}
+
+/// An hour before the venue ends a connection by itself (24 h).
+const ROTATION_EVERY: Span = Span::from_secs(23 * 3600);
+/// Beside the configuration file.
+const STORE_PATH: &str = "edge.db";
+/// Loopback alone: the page shows positions.
+const HTTP_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
+/// State changes and whatever someone may have to act on.
+const LOG_FILTER: &str = "info";
+/// The variable that holds the signal server's token unless another is named.
+const SIGNAL_TOKEN_ENV: &str = "SIGNAL_TOKEN";
+
 /// `[exchange]`, with every address derived.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Exchange {
     /// Mainnet, testnet or custom.
     pub environment: Environment,
@@ -58,6 +144,8 @@ pub struct Exchange {
     pub private_ws: Option<Url>,
     /// Base of REST; `/fapi` or `/api` hang below it. With `custom` only if configured.
     pub rest: Option<Url>,
+    /// Where the extra trusted roots stand.
+    pub ca_file: Option<PathBuf>,
     /// Extra trusted roots, PEM text as read from `ca_file`.
     pub ca_pem: Option<String>,
     /// Where the keys are, never the keys.
@@ -85,7 +173,7 @@ pub enum Market {
 }
 
 /// `[exchange.keys]`: names of environment variables, or files.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Keys {
     /// Variable that holds the API key.
     pub api_key_env: Option<String>,
@@ -95,21 +183,8 @@ pub struct Keys {
     pub private_key_file: Option<PathBuf>,
 }
 
-/// An address: scheme, host, port and path prefix.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Url {
-    /// `wss`, `ws`, `https` or `http`.
-    pub scheme: &'static str,
-    /// Name or literal address, without brackets.
-    pub host: String,
-    /// Port, the scheme's default filled in.
-    pub port: u16,
-    /// Path prefix without trailing slash; may be empty.
-    pub path: String,
-}
-
 /// `[streams]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Streams {
     /// The venue's upper-case names, no duplicates, at least one.
     pub symbols: Vec<String>,
@@ -127,6 +202,21 @@ pub struct Streams {
     pub legs: u8,
 }
 
+impl Streams {
+    /// The defaults for these symbols; spot has no mark price.
+    pub fn of(symbols: Vec<String>, market: Market) -> Self {
+        Self {
+            symbols,
+            agg_trade: true,
+            mark_price: market == Market::Usdm,
+            klines: vec![Interval::M1],
+            subscribe_by: SubscribeBy::Message,
+            per_connection: 200,
+            legs: 1,
+        }
+    }
+}
+
 /// How streams are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SubscribeBy {
@@ -137,7 +227,7 @@ pub enum SubscribeBy {
 }
 
 /// `[deadlines]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Deadlines {
     /// Name lookup.
     pub resolve: Span,
@@ -185,7 +275,7 @@ impl Default for Deadlines {
 }
 
 /// `[backoff]`
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Backoff {
     /// Shortest pause.
     pub min: Span,
@@ -200,7 +290,7 @@ impl Default for Backoff {
 }
 
 /// `[tape]`
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TapeLimits {
     /// Trades kept per symbol.
     pub trades: usize,
@@ -216,8 +306,8 @@ impl Default for TapeLimits {
     }
 }
 
-/// `[[plan]]`, as written; its conditions are parsed by the part that judges them.
-#[derive(Clone, Debug)]
+/// `[[plan]]`, as written; its conditions are known to parse as [`Condition`]s.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// Unique name.
     pub name: String,
@@ -228,7 +318,7 @@ pub struct Plan {
 }
 
 /// `[signals]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Signals {
     /// The signal server.
     pub url: Url,
@@ -237,7 +327,7 @@ pub struct Signals {
 }
 
 /// `[waves]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Waves {
     /// Minutes of the hour, UTC, at which a wave is checked; ascending.
     pub check_minutes: Vec<u8>,
@@ -261,7 +351,7 @@ impl Default for Waves {
 }
 
 /// `[trading]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Trading {
     /// Off, on paper, or live.
     pub mode: TradingMode,
@@ -305,7 +395,7 @@ impl Default for Trading {
 }
 
 /// `[alerts]`
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Alerts {
     /// `[alerts.telegram]`
     pub telegram: Option<Telegram>,
@@ -314,7 +404,7 @@ pub struct Alerts {
 }
 
 /// `[alerts.telegram]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Telegram {
     /// Variable that holds the bot's token.
     pub bot_token_env: String,
@@ -325,7 +415,7 @@ pub struct Telegram {
 }
 
 /// `[runtime]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Runtime {
     /// Core to pin the loop to.
     pub cpu: Option<usize>,
@@ -340,33 +430,5 @@ pub struct Runtime {
 impl Default for Runtime {
     fn default() -> Self {
         Self { cpu: None, busy_poll: false, stop_within: Span::from_secs(5), stall: Span::from_ms(50) }
-    }
-}
-
-impl Url {
-    /// True for `wss` and `https`.
-    pub fn is_tls(&self) -> bool {
-        matches!(self.scheme, "wss" | "https")
-    }
-
-    /// `host:port`, bracketed where the host is an IPv6 literal.
-    pub fn authority(&self) -> String {
-        if self.host.contains(':') {
-            format!("[{}]:{}", self.host, self.port)
-        } else {
-            format!("{}:{}", self.host, self.port)
-        }
-    }
-}
-
-impl std::fmt::Display for Url {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let default_port = if self.is_tls() { 443 } else { 80 };
-        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
-        if self.port == default_port {
-            write!(f, "{}://{host}{}", self.scheme, self.path)
-        } else {
-            write!(f, "{}://{host}:{}{}", self.scheme, self.port, self.path)
-        }
     }
 }
