@@ -1,0 +1,481 @@
+//! The whole system in a world of its own: engine, network, resolver and exchange under one virtual clock and one seed.
+//!
+//! The engine is the real one, unchanged; so are the exchange and both ends of the WebSocket. A step moves the clock to
+//! the next thing that happens, tells whom it concerns, obeys what the engine wants, and checks the invariants. First
+//! faults are on, and nothing false may be said (safety); then they are off, and everything must come back (liveness).
+
+use super::exchange::{Exchange, ExchangeConfig, Fault, Harm, Listing};
+use super::hub::{Hub, PeerId};
+use super::net::{Dialled, Direction, NetFault, Network, WireId};
+use super::peer::Ending;
+use super::witness::Witness;
+use crate::config::Config;
+use crate::engine::{Command, Engine, Event, Job, JobId, Reply, SessionId};
+use crate::market::feed::Canary;
+use crate::note::Stamped;
+use crate::time::{Instant, Now, Span, UtcMs};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::SocketAddr;
+
+/// When every world begins: 2026-11-20T23:05:00Z.
+pub const BEGINNING: UtcMs = UtcMs(1_795_215_900_000);
+
+/// What a world is made of.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Decides everything that is drawn.
+    pub seed: u64,
+    /// The process's configuration; its addresses are the exchange's.
+    pub config: Config,
+    /// The exchange.
+    pub exchange: ExchangeConfig,
+    /// A bug put into the engine.
+    pub canary: Canary,
+}
+
+impl Setup {
+    /// Some symbols of the exchange's universe under the documented defaults.
+    pub fn new(seed: u64, symbols: &[&str]) -> Self {
+        let mut config = Config::for_exchange(symbols.iter().map(|s| (*s).to_owned()).collect());
+        config.tape.trades = 4_096;
+        let mut exchange = ExchangeConfig { seed, warm_up_ms: 0, ..ExchangeConfig::default() };
+        exchange.symbols.retain(|listing| symbols.contains(&listing.name.as_str()));
+        for symbol in symbols {
+            if exchange.symbols.iter().all(|listing| listing.name != **symbol) {
+                exchange.symbols.push(Listing::new(symbol, "100", 1.0));
+            }
+        }
+        Self { seed, config, exchange, canary: Canary::default() }
+    }
+}
+
+/// Something on its way.
+#[derive(Debug)]
+enum Happening {
+    ToProcess(WireId, Vec<u8>),
+    ToExchange(WireId, Vec<u8>),
+    Connected(WireId),
+    Refused(WireId),
+    ProcessSeesEnd(WireId, Option<std::io::ErrorKind>),
+    ExchangeSeesEnd(WireId),
+    Resolved(JobId, Result<Vec<SocketAddr>, String>),
+    FaultBegins(usize),
+    FaultEnds(usize),
+}
+
+/// A fault of the network, with its time.
+#[derive(Clone, Copy, Debug)]
+pub struct Episode {
+    /// What.
+    pub fault: NetFault,
+    /// From when.
+    pub from: Instant,
+    /// For how long.
+    pub lasts: Span,
+}
+
+/// The world.
+pub struct World {
+    now: Instant,
+    engine: Engine,
+    hub: Hub<Exchange>,
+    network: Network,
+    /// By session: the wire it uses.
+    wires: Vec<Option<WireId>>,
+    /// By wire: the exchange's end of it.
+    peers: Vec<Option<PeerId>>,
+    /// By peer: its wire.
+    peer_wires: Vec<Option<WireId>>,
+    heap: BinaryHeap<Reverse<(Instant, u64, usize)>>,
+    happenings: Vec<Option<Happening>>,
+    free: Vec<usize>,
+    sequence: u64,
+    episodes: Vec<Episode>,
+    /// How far the process's wall clock is off.
+    skew_ms: i64,
+    witness: Witness,
+    hash: DefaultHasher,
+    notes: Vec<Stamped>,
+    keep_notes: bool,
+    steps: u64,
+}
+
+impl World {
+    /// A world at its beginning: nothing has been dialled yet.
+    pub fn new(setup: &Setup) -> Self {
+        let mut rng = fastrand::Rng::with_seed(setup.seed);
+        let now = Now { mono: Instant::ZERO, utc_ns: BEGINNING.0 * 1_000_000 };
+        let engine = Engine::with_canary(&setup.config, None, rng.u64(..), now, setup.canary);
+        let sessions = engine.feed().connections().len();
+        Self {
+            now: Instant::ZERO,
+            engine,
+            hub: Hub::new(Exchange::new(setup.exchange.clone(), BEGINNING)),
+            network: Network::new(rng.fork()),
+            wires: vec![None; sessions],
+            peers: Vec::new(),
+            peer_wires: Vec::new(),
+            heap: BinaryHeap::new(),
+            happenings: Vec::new(),
+            free: Vec::new(),
+            sequence: 0,
+            episodes: Vec::new(),
+            skew_ms: 0,
+            witness: Witness::new(&setup.config, sessions),
+            hash: DefaultHasher::new(),
+            notes: Vec::new(),
+            keep_notes: true,
+            steps: 0,
+        }
+    }
+
+    /// Keeps no notes: for long runs.
+    pub fn forget_notes(&mut self) {
+        self.keep_notes = false;
+    }
+
+    /// Adds a fault of the network.
+    pub fn schedule(&mut self, fault: NetFault, from: Instant, lasts: Span) {
+        let index = self.episodes.len();
+        self.episodes.push(Episode { fault, from, lasts });
+        self.at(from, Happening::FaultBegins(index));
+        self.at(from + lasts, Happening::FaultEnds(index));
+    }
+
+    /// Adds a fault of the exchange.
+    pub fn schedule_harm(&mut self, harm: Harm, from: Instant, lasts: Span, tune: impl FnOnce(Fault) -> Fault) {
+        let (from, until) = (utc_of(from), utc_of(from + lasts));
+        let fault = tune(Fault::new(harm).between(from, until));
+        self.hub.with(|exchange| exchange.set_fault(fault));
+    }
+
+    /// Moves the process's wall clock, and nothing else.
+    pub fn step_wall_clock(&mut self, by_ms: i64) {
+        self.skew_ms += by_ms;
+    }
+
+    /// Since the beginning.
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// The process.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The other side.
+    pub fn exchange(&self) -> &Exchange {
+        self.hub.rules()
+    }
+
+    /// The other side, to set faults.
+    pub fn with_exchange<R>(&mut self, f: impl FnOnce(&mut Exchange) -> R) -> R {
+        let result = self.hub.with(f);
+        self.carry();
+        result
+    }
+
+    /// What has been said so far.
+    pub fn notes(&self) -> &[Stamped] {
+        &self.notes
+    }
+
+    /// A number that two runs of the same seed share.
+    pub fn hash(&self) -> u64 {
+        self.hash.finish()
+    }
+
+    /// Steps taken.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// What the process said of itself that was not so, or did too late.
+    pub fn violations(&self) -> &[String] {
+        self.witness.violations()
+    }
+
+    /// What the process would say of itself.
+    pub fn status(&self) -> crate::status::Status {
+        self.engine.status(self.stamp())
+    }
+
+    fn stamp(&self) -> Now {
+        Now { mono: self.now, utc_ns: (BEGINNING.0 + self.skew_ms) * 1_000_000 + self.now.as_ns() as i64 }
+    }
+
+    fn utc(&self) -> UtcMs {
+        utc_of(self.now)
+    }
+
+    fn at(&mut self, at: Instant, happening: Happening) {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.happenings.push(None);
+            self.happenings.len() - 1
+        });
+        self.happenings[slot] = Some(happening);
+        self.sequence += 1;
+        self.heap.push(Reverse((at, self.sequence, slot)));
+    }
+
+    // ---- time
+
+    /// Lets time pass.
+    pub fn run_for(&mut self, span: Span) {
+        let end = self.now + span;
+        while self.step(end) {}
+        self.now = end;
+    }
+
+    /// Lets time pass until something is so; false if it is not so at the end.
+    pub fn run_until(&mut self, most: Span, mut so: impl FnMut(&Self) -> bool) -> bool {
+        let end = self.now + most;
+        while !so(self) {
+            if !self.step(end) {
+                self.now = end;
+                return so(self);
+            }
+        }
+        true
+    }
+
+    /// One thing that happens before `end`; false if there is none.
+    fn step(&mut self, end: Instant) -> bool {
+        let happening = self.heap.peek().map_or(Instant::FAR, |Reverse((at, ..))| *at);
+        let exchange = instant_of(self.hub.next_due());
+        let engine = self.engine.poll_timeout();
+        let next = happening.min(exchange).min(engine);
+        if next > end {
+            return false;
+        }
+        self.steps += 1;
+        self.now = self.now.max(next);
+        if happening <= exchange.min(engine) {
+            if let Some(Reverse((_, _, slot))) = self.heap.pop()
+                && let Some(happening) = self.happenings[slot].take()
+            {
+                self.free.push(slot);
+                self.happen(happening);
+            }
+        } else if exchange <= engine {
+            self.hub.advance(self.utc());
+            self.carry();
+        } else {
+            self.tell(Event::Timeout);
+            let now = self.now;
+            self.witness.spun(self.engine.poll_timeout(), now);
+        }
+        self.witness.look(&self.engine, self.now);
+        true
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::ToProcess(wire, bytes) => self.deliver(wire, &bytes),
+            Happening::ToExchange(wire, bytes) => {
+                if let Some(peer) = self.peers[wire.0] {
+                    self.hub.received(peer, &bytes, self.utc());
+                    self.carry();
+                }
+            }
+            Happening::Connected(wire) => {
+                if self.current(wire) {
+                    let peer = self.hub.accept();
+                    self.peers[wire.0] = Some(peer);
+                    let at = peer.0 as usize;
+                    if self.peer_wires.len() <= at {
+                        self.peer_wires.resize(at + 1, None);
+                    }
+                    self.peer_wires[at] = Some(wire);
+                    self.tell(Event::Connected(self.session(wire)));
+                }
+            }
+            Happening::Refused(wire) => {
+                if self.current(wire) {
+                    self.end_wire(wire);
+                    self.tell(Event::Failed(self.session(wire), std::io::ErrorKind::ConnectionRefused));
+                }
+            }
+            Happening::ProcessSeesEnd(wire, kind) => {
+                if self.current(wire) {
+                    self.end_wire(wire);
+                    let session = self.session(wire);
+                    self.tell(kind.map_or(Event::Eof(session), |kind| Event::Failed(session, kind)));
+                }
+            }
+            Happening::ExchangeSeesEnd(wire) => {
+                if let Some(peer) = self.peers[wire.0].take() {
+                    self.hub.gone(peer);
+                    self.carry();
+                }
+            }
+            Happening::Resolved(job, result) => self.tell(Event::Reply(job, Reply::Resolved(result))),
+            Happening::FaultBegins(index) => self.begin(index),
+            Happening::FaultEnds(index) => self.network.end(self.episodes[index].fault),
+        }
+    }
+
+    fn begin(&mut self, index: usize) {
+        let Episode { fault, from, lasts } = self.episodes[index];
+        self.network.begin(fault, from + lasts);
+        if matches!(fault, NetFault::Reset | NetFault::EndOfFile) {
+            let kind = (fault == NetFault::Reset).then_some(std::io::ErrorKind::ConnectionReset);
+            let wires: Vec<WireId> = self.network.open_wires().collect();
+            for wire in wires {
+                self.at(self.now, Happening::ProcessSeesEnd(wire, kind));
+                self.at(self.now, Happening::ExchangeSeesEnd(wire));
+            }
+        }
+    }
+
+    // ---- the process's side
+
+    fn session(&self, wire: WireId) -> SessionId {
+        SessionId(self.network.wire(wire).session)
+    }
+
+    /// Is this the wire its session uses now? What comes over any other is the shell's to drop.
+    fn current(&self, wire: WireId) -> bool {
+        self.wires[self.network.wire(wire).session as usize] == Some(wire)
+    }
+
+    fn end_wire(&mut self, wire: WireId) {
+        let session = self.network.wire(wire).session as usize;
+        if self.wires[session] == Some(wire) {
+            self.wires[session] = None;
+            self.witness.hung_up(session);
+        }
+        self.network.close(wire);
+    }
+
+    fn deliver(&mut self, wire: WireId, mut bytes: &[u8]) {
+        let session = self.session(wire);
+        while !bytes.is_empty() && self.current(wire) {
+            let buffer = self.engine.receive_buffer(session);
+            let n = buffer.len().min(bytes.len());
+            if n == 0 {
+                return;
+            }
+            buffer[..n].copy_from_slice(&bytes[..n]);
+            self.witness.delivered(session.index(), &bytes[..n]);
+            bytes = &bytes[n..];
+            self.tell(Event::Received(session, n));
+        }
+    }
+
+    /// The shell's part: tell the engine, obey it, take its bytes and its notes.
+    fn tell(&mut self, event: Event) {
+        self.engine.handle(event, self.stamp());
+        while let Some(command) = self.engine.poll_command() {
+            match command {
+                Command::Dial { session, .. } => {
+                    if let Some(wire) = self.wires[session.index()] {
+                        self.hang_up(wire);
+                    }
+                    let (wire, outcome) = self.network.dial(session.0, self.now);
+                    self.peers.push(None);
+                    self.wires[session.index()] = Some(wire);
+                    self.witness.dialled(session.index());
+                    match outcome {
+                        Dialled::Connected(at) => self.at(at, Happening::Connected(wire)),
+                        Dialled::Refused(at) => self.at(at, Happening::Refused(wire)),
+                        Dialled::Lost => {}
+                    }
+                }
+                Command::Hangup { session } => {
+                    self.transmit(session);
+                    if let Some(wire) = self.wires[session.index()] {
+                        self.hang_up(wire);
+                    }
+                }
+                Command::Work { id, job: Job::Resolve { port, .. }, .. } => {
+                    if let Some((at, good)) = self.network.lookup(self.now) {
+                        let address = SocketAddr::from(([127, 0, 0, 1], port));
+                        let result = if good { Ok(vec![address]) } else { Err("name not known".to_owned()) };
+                        self.at(at, Happening::Resolved(id, result));
+                    }
+                }
+                Command::Exit => {}
+            }
+        }
+        while let Some(session) = self.engine.poll_transmit() {
+            self.transmit(session);
+        }
+        while let Some(stamped) = self.engine.poll_note() {
+            let text = stamped.note.to_string();
+            (stamped.at, &text).hash(&mut self.hash);
+            self.witness.noted(&stamped);
+            if self.keep_notes {
+                self.notes.push(stamped);
+            }
+        }
+    }
+
+    fn hang_up(&mut self, wire: WireId) {
+        self.end_wire(wire);
+        if let Some(at) = self.network.signal(wire, Direction::ToExchange, self.now) {
+            self.at(at, Happening::ExchangeSeesEnd(wire));
+        }
+    }
+
+    fn transmit(&mut self, session: SessionId) {
+        let bytes = self.engine.transmit(session).to_vec();
+        if bytes.is_empty() {
+            return;
+        }
+        self.engine.transmitted(session, bytes.len());
+        if let Some(wire) = self.wires[session.index()] {
+            self.send(wire, Direction::ToExchange, &bytes);
+        }
+    }
+
+    fn send(&mut self, wire: WireId, direction: Direction, bytes: &[u8]) {
+        for (at, piece) in self.network.send(wire, direction, bytes, self.now) {
+            let piece = piece.to_vec();
+            let happening = match direction {
+                Direction::ToExchange => Happening::ToExchange(wire, piece),
+                Direction::ToProcess => Happening::ToProcess(wire, piece),
+            };
+            self.at(at, happening);
+        }
+    }
+
+    // ---- the exchange's side
+
+    /// Puts what the exchange wants to send on its wires.
+    fn carry(&mut self) {
+        while let Some(peer) = self.hub.poll_touched() {
+            let Some(wire) = self.peer_wires.get(peer.0 as usize).copied().flatten() else { continue };
+            let bytes = self.hub.transmit(peer).to_vec();
+            if !bytes.is_empty() {
+                self.hub.transmitted(peer, bytes.len());
+                self.send(wire, Direction::ToProcess, &bytes);
+            }
+            if let Some(ending) = self.hub.ending(peer)
+                && self.peers[wire.0].take().is_some()
+            {
+                let kind = (ending == Ending::Cut).then_some(std::io::ErrorKind::ConnectionReset);
+                if let Some(at) = self.network.signal(wire, Direction::ToProcess, self.now) {
+                    self.at(at, Happening::ProcessSeesEnd(wire, kind));
+                }
+                self.hub.gone(peer);
+            }
+        }
+    }
+
+    /// Compares everything the process holds with the exchange's own books; what differs, in words.
+    pub fn audit(&self) -> Vec<String> {
+        super::audit::audit(self.engine.market(), self.exchange().truth())
+    }
+}
+
+fn utc_of(at: Instant) -> UtcMs {
+    UtcMs(BEGINNING.0 + (at.as_ns() / 1_000_000) as i64)
+}
+
+fn instant_of(utc: UtcMs) -> Instant {
+    Instant::from_ns((utc.0.saturating_sub(BEGINNING.0).max(0) as u64).saturating_mul(1_000_000))
+}
