@@ -12,9 +12,13 @@ use crate::wire::{AggTrade, Frame, Interval, Kline, MarkPrice, SymbolId, Symbols
 
 /// Digits before the point that always fit, eight decimals included.
 const WHOLE_DIGITS_MAX: usize = 11;
-/// Digits of an id that always fit.
-const ID_DIGITS_MAX: usize = 18;
-const POWERS: [u64; 9] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
+/// One in each byte.
+const ONES: u64 = 0x0101_0101_0101_0101;
+/// The character 0 in each byte.
+const ZEROS: u64 = 0x30 * ONES;
+/// The top bit of each byte.
+const TOPS: u64 = 0x80 * ONES;
+const TENS: [u64; 9] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
 
 /// The frame in `text`, if it has one of the usual shapes.
 #[inline]
@@ -58,7 +62,7 @@ fn trade(cursor: &mut Cursor<'_>, symbols: &Symbols) -> Option<AggTrade> {
     cursor.eat(b",\"q\":\"")?;
     let (qty, qty_decimals) = cursor.fixed()?;
     if cursor.ate(b",\"nq\":\"") {
-        cursor.plain_number()?;
+        cursor.decimal()?;
     }
     cursor.eat(b",\"f\":")?;
     let first_id = cursor.id()?;
@@ -97,7 +101,7 @@ fn mark(cursor: &mut Cursor<'_>, symbols: &Symbols) -> Option<MarkPrice> {
     cursor.eat(b",\"p\":\"")?;
     let price = cursor.fixed()?.0;
     if cursor.ate(b",\"ap\":\"") {
-        cursor.plain_number()?;
+        cursor.decimal()?;
     }
     let (index_price, settle);
     if cursor.ate(b",\"P\":\"") {
@@ -190,7 +194,7 @@ fn kline(cursor: &mut Cursor<'_>, symbols: &Symbols) -> Option<Kline> {
     let taker_buy_quote_volume = cursor.wide()?.0;
     cursor.comma()?;
     cursor.eat(b"\"B\":\"")?;
-    cursor.plain_number()?;
+    cursor.decimal()?;
     cursor.eat(b"}")?;
     let kline = Kline {
         symbol,
@@ -256,19 +260,21 @@ impl<'a> Cursor<'a> {
     #[inline(always)]
     fn plain_text(&mut self) -> Option<&'a [u8]> {
         let text = self.rest;
-        let end = text.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20))?;
+        let mut at = 0;
+        let end = loop {
+            let Some(chunk) = text.get(at..).and_then(<[u8]>::first_chunk::<8>) else {
+                break at + text[at..].iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20))?;
+            };
+            let length = plain_bytes(*chunk);
+            at += length;
+            if length < 8 {
+                break at;
+            }
+        };
         let (inside, rest) = text.split_at(end);
         self.rest = rest;
         self.eat(b"\"")?;
         Some(inside)
-    }
-
-    /// A text of digits, points and signs that nobody needs, its closing quote included.
-    #[inline(always)]
-    fn plain_number(&mut self) -> Option<()> {
-        let end = self.rest.iter().position(|byte| !matches!(byte, b'0'..=b'9' | b'.' | b'-'))?;
-        self.rest = &self.rest[end..];
-        self.eat(b"\"")
     }
 
     #[inline(always)]
@@ -297,62 +303,38 @@ impl<'a> Cursor<'a> {
         Some(false)
     }
 
-    /// Eight digits at once.
-    #[inline(always)]
-    fn eight_digits(&self) -> Option<(u64, &'a [u8])> {
-        let (head, rest) = self.rest.split_first_chunk::<8>()?;
-        let digits = u64::from_le_bytes(*head) ^ 0x3030_3030_3030_3030;
-        // each byte is now 0..=9 if it was a digit: adding 0x76 sets the top bit of any other
-        if (digits.wrapping_add(0x7676_7676_7676_7676) | digits) & 0x8080_8080_8080_8080 != 0 {
-            return None;
-        }
-        // neighbours become pairs, pairs fours, fours the number
-        let pairs = (digits.wrapping_mul(10 * 256 + 1) >> 8) & 0x00ff_00ff_00ff_00ff;
-        let fours = (pairs.wrapping_mul(100 * 65_536 + 1) >> 16) & 0x0000_ffff_0000_ffff;
-        Some((fours.wrapping_mul((10_000 << 32) + 1) >> 32, rest))
-    }
-
     /// Thirteen digits: milliseconds between 2001 and 2286, and the rules know better still.
     #[inline(always)]
     fn time(&mut self, field: &'static str) -> Option<UtcMs> {
-        let (high, rest) = self.eight_digits()?;
-        let (tail, rest) = rest.split_first_chunk::<5>()?;
-        let mut ms = high;
-        for byte in tail {
-            let digit = byte.wrapping_sub(b'0');
-            if digit > 9 {
-                return None;
-            }
-            ms = ms * 10 + u64::from(digit);
-        }
-        if rest.first().is_none_or(u8::is_ascii_digit) {
+        let (high, rest) = self.rest.split_first_chunk::<8>()?;
+        let (high, high_count) = leading_digits(*high);
+        let (low, low_count) = leading_digits(first_eight(rest));
+        if high_count != 8 || low_count != 5 {
             return None;
         }
-        self.rest = rest;
-        rules::time(ms as i64, field).ok()
+        self.rest = rest.get(5..)?;
+        rules::time((number(high, 8) * 100_000 + number(low, 5)) as i64, field).ok()
     }
 
-    /// A whole number of at most 18 digits without leading zeros.
+    /// A whole number of at most 15 digits without leading zeros.
     #[inline(always)]
     fn id(&mut self) -> Option<i64> {
         let text = self.rest;
-        let (mut number, mut at) = match self.eight_digits() {
-            Some((number, _)) => (number, 8),
-            None => (0, 0),
-        };
-        loop {
-            let digit = text.get(at)?.wrapping_sub(b'0');
-            if digit > 9 {
-                break;
-            }
-            number = number.wrapping_mul(10).wrapping_add(u64::from(digit));
-            at += 1;
-        }
-        if at == 0 || at > ID_DIGITS_MAX || (text[0] == b'0' && at > 1) {
+        let (high, mut count) = leading_digits(first_eight(text));
+        if count == 0 || (text[0] == b'0' && count > 1) {
             return None;
         }
-        self.rest = &text[at..];
-        Some(number as i64)
+        let mut id = number(high, count);
+        if count == 8 {
+            let (low, low_count) = leading_digits(first_eight(&text[8..]));
+            if low_count == 8 {
+                return None;
+            }
+            id = id * TENS[low_count] + number(low, low_count);
+            count += low_count;
+        }
+        self.rest = text.get(count..)?;
+        Some(id as i64)
     }
 
     /// A candle's id: -1 where it has none. The next byte is the caller's to check.
@@ -365,43 +347,37 @@ impl<'a> Cursor<'a> {
     #[inline(always)]
     fn decimal(&mut self) -> Option<(u64, u8)> {
         let text = self.rest;
-        let (mut number, mut at) = (0_u64, 0);
-        let mut byte;
-        loop {
-            byte = *text.get(at)?;
-            let digit = byte.wrapping_sub(b'0');
-            if digit > 9 {
-                break;
-            }
-            number = number.wrapping_mul(10).wrapping_add(u64::from(digit));
-            at += 1;
-        }
-        if at == 0 || at > WHOLE_DIGITS_MAX {
-            return None;
-        }
-        let mut decimals = 0;
-        if byte == b'.' {
-            let point = at;
-            at += 1;
-            loop {
-                byte = *text.get(at)?;
-                let digit = byte.wrapping_sub(b'0');
-                if digit > 9 {
-                    break;
-                }
-                number = number.wrapping_mul(10).wrapping_add(u64::from(digit));
-                at += 1;
-            }
-            decimals = at - point - 1;
-            if decimals == 0 || decimals >= POWERS.len() {
+        let (whole, mut count) = leading_digits(first_eight(text));
+        let mut units = number(whole, count);
+        if count == 8 {
+            let (low, low_count) = leading_digits(first_eight(&text[8..]));
+            if low_count > WHOLE_DIGITS_MAX - 8 {
                 return None;
             }
+            units = units * TENS[low_count] + number(low, low_count);
+            count += low_count;
         }
-        if byte != b'"' {
+        if count == 0 {
             return None;
         }
-        self.rest = &text[at + 1..];
-        Some((number * POWERS[8 - decimals], decimals as u8))
+        units *= TENS[8];
+        let after = text.get(count..)?;
+        let (decimals, after) = match after {
+            [b'"', after @ ..] => (0, after),
+            [b'.', after @ ..] => {
+                let (fraction, decimals) = leading_digits(first_eight(after));
+                if decimals == 0 {
+                    return None;
+                }
+                // what is missing to eight decimals are zeros, and zeros are what stands there
+                units += number(fraction & (u64::MAX >> (64 - 8 * decimals)), 8);
+                let [b'"', after @ ..] = after.get(decimals..)? else { return None };
+                (decimals, after)
+            }
+            _ => return None,
+        };
+        self.rest = after;
+        Some((units, decimals as u8))
     }
 
     #[inline(always)]
@@ -414,4 +390,46 @@ impl<'a> Cursor<'a> {
     fn wide(&mut self) -> Option<(Wide, u8)> {
         self.decimal().map(|(units, decimals)| (Wide(i128::from(units)), decimals))
     }
+}
+
+/// The next eight bytes; zeros, which are no digits, where there are fewer.
+#[inline(always)]
+fn first_eight(text: &[u8]) -> [u8; 8] {
+    match text.first_chunk::<8>() {
+        Some(chunk) => *chunk,
+        None => {
+            let mut chunk = [0; 8];
+            chunk[..text.len()].copy_from_slice(text);
+            chunk
+        }
+    }
+}
+
+/// Eight bytes as digits, first in the lowest byte, and how many of them lead. What follows those is not defined.
+#[inline(always)]
+fn leading_digits(chunk: [u8; 8]) -> (u64, usize) {
+    let digits = u64::from_le_bytes(chunk) ^ ZEROS;
+    // a digit is 0..=9 now: adding 0x76 sets the top bit of anything else; a carry reaches only what is behind that
+    let others = (digits.wrapping_add(0x76 * ONES) | digits) & TOPS;
+    (digits, others.trailing_zeros() as usize / 8)
+}
+
+/// The number that the first `count` of eight digits make.
+#[inline(always)]
+fn number(digits: u64, count: usize) -> u64 {
+    // leading zeros come in from below; neighbours become pairs, pairs fours, fours the number
+    let digits = digits.unbounded_shl(64 - 8 * count as u32);
+    let pairs = (digits.wrapping_mul(10 * 0x100 + 1) >> 8) & 0x00ff_00ff_00ff_00ff;
+    let fours = (pairs.wrapping_mul(100 * 0x1_0000 + 1) >> 16) & 0x0000_ffff_0000_ffff;
+    fours.wrapping_mul(10_000 * 0x1_0000_0000 + 1) >> 32
+}
+
+/// How many of eight bytes lead that may stand in a JSON text as they are and do not end it.
+#[inline(always)]
+fn plain_bytes(chunk: [u8; 8]) -> usize {
+    let bytes = u64::from_le_bytes(chunk);
+    // the first byte below a limit is found exactly: borrows reach only what is behind it
+    let below = |bytes: u64, limit: u64| bytes.wrapping_sub(limit * ONES) & !bytes & TOPS;
+    let special = below(bytes, 0x20) | below(bytes ^ (0x22 * ONES), 1) | below(bytes ^ (0x5c * ONES), 1);
+    special.trailing_zeros() as usize / 8
 }
