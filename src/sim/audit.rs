@@ -41,7 +41,11 @@ pub fn audit(market: &Market, books: &Books) -> Vec<String> {
                     let labelled = tape.holes().any(|hole| hole.from <= before + 1 && trade.id - 1 <= hole.to)
                         || holes_cover(tape, before + 1, trade.id - 1);
                     if !labelled {
-                        told.push(format!("{symbol}: ids {} to {} are absent and in no hole", before + 1, trade.id - 1));
+                        told.push(format!(
+                            "{symbol}: ids {} to {} are absent and in no hole",
+                            before + 1,
+                            trade.id - 1
+                        ));
                     }
                 }
                 before = Some(trade.id);
@@ -75,12 +79,7 @@ fn holes_cover(tape: &crate::market::tape::Tape, from: i64, to: i64) -> bool {
     (from..=to).all(|id| tape.holes().any(|hole| hole.from <= id && id <= hole.to))
 }
 
-fn differs(
-    symbol: &str,
-    interval: Interval,
-    candle: &crate::market::candles::Candle,
-    books: &Books,
-) -> Option<String> {
+fn differs(symbol: &str, interval: Interval, candle: &crate::market::candles::Candle, books: &Books) -> Option<String> {
     let held = &candle.kline;
     let Some(truth) = books.candle(symbol, interval, held.open_time) else {
         return Some(format!("{symbol} {interval} candle of {} is not in the books", held.open_time));

@@ -4,6 +4,7 @@
 //! send. It shares the vocabulary of [`crate::wire`] (names, intervals, numbers) and none of its readers or writers, so
 //! that a misunderstanding on one side cannot agree with itself on the other.
 
+pub mod audit;
 pub mod books;
 pub mod candles;
 pub mod control;
@@ -12,6 +13,7 @@ pub mod faults;
 pub mod fields;
 pub mod hub;
 pub mod ledger;
+pub mod net;
 pub mod peer;
 pub mod playback;
 pub mod push;
@@ -22,3 +24,5 @@ pub mod setup;
 pub mod text;
 pub mod tides;
 pub mod venue;
+mod witness;
+pub mod world;

@@ -139,9 +139,9 @@ impl Network {
         if self.is(NetFault::ResolverSilent) {
             return None;
         }
-        let slow = self.active.iter().find_map(|fault| match fault {
-            NetFault::ResolverSlow(span) => Some(*span),
-            _ => None,
+        let slow = self.active.iter().find_map(|fault| {
+            let NetFault::ResolverSlow(span) = fault else { return None };
+            Some(*span)
         });
         let usual = Span::from_us(self.rng.u64(200..20_000));
         Some((now + slow.unwrap_or(usual), !self.is(NetFault::ResolverFails)))
@@ -150,9 +150,9 @@ impl Network {
     /// A new wire, and what becomes of the attempt to connect it.
     pub fn dial(&mut self, session: u32, now: Instant) -> (WireId, Dialled) {
         let latency = Span::from_us(self.rng.u64(50..20_000));
-        let trickle = self.active.iter().find_map(|fault| match fault {
-            NetFault::Trickle(gap) => Some(*gap),
-            _ => None,
+        let trickle = self.active.iter().find_map(|fault| {
+            let NetFault::Trickle(gap) = fault else { return None };
+            Some(*gap)
         });
         let lost = self.is(NetFault::SynLost) || self.is(NetFault::BlackHole);
         self.wires.push(Wire {
@@ -177,9 +177,9 @@ impl Network {
     }
 
     fn delayed(&self, at: Instant) -> Instant {
-        let slow = self.active.iter().map(|fault| match fault {
-            NetFault::Slow(span) => *span,
-            _ => Span::ZERO,
+        let slow = self.active.iter().filter_map(|fault| {
+            let NetFault::Slow(span) = fault else { return None };
+            Some(*span)
         });
         slow.fold(at, |at, span| at + span).max(self.frozen_until)
     }

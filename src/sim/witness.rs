@@ -21,7 +21,7 @@ struct Seen {
 }
 
 /// The watcher.
-pub struct Witness {
+pub(super) struct Witness {
     seen: Vec<Seen>,
     violations: Vec<String>,
     /// Longest a session may be in each connect stage.
@@ -106,24 +106,26 @@ impl Witness {
         }
     }
 
-    /// Invariants of time and of claims, at every step; those that cost more, now and then.
+    /// Invariants of time and of claims: those that are cheap at every step, the others now and then.
     pub(super) fn look(&mut self, engine: &Engine, now: Instant) {
         self.looked += 1;
         let all = self.looked.is_multiple_of(64);
         for (index, connection) in engine.feed().connections().iter().enumerate() {
             let session = &connection.session;
-            let (stage, most) = match session.state() {
-                State::Resolving { .. } => ("resolve", self.stage_max[0]),
-                State::Dialing { .. } => ("tcp", self.stage_max[1]),
-                State::Securing { .. } => ("tls", self.stage_max[2]),
-                State::Upgrading { .. } => ("upgrade", self.stage_max[3]),
-                State::Backoff { .. } | State::Open | State::Closing { .. } | State::Stopped => continue_with(all),
+            let stage = match session.state() {
+                State::Resolving { .. } => Some(("resolve", self.stage_max[0])),
+                State::Dialing { .. } => Some(("tcp", self.stage_max[1])),
+                State::Securing { .. } => Some(("tls", self.stage_max[2])),
+                State::Upgrading { .. } => Some(("upgrade", self.stage_max[3])),
+                State::Backoff { .. } | State::Open | State::Closing { .. } | State::Stopped => None,
             };
-            let spent = now.since(session.since());
-            if spent > most || (stage != "" && spent > self.connect_max) {
-                self.violated(now, &format!("{} has been in {stage} for {spent}", connection.name));
+            if let Some((stage, most)) = stage {
+                let spent = now.since(session.since());
+                if spent > most.min(self.connect_max) {
+                    self.violated(now, &format!("{} has been in {stage} for {spent}", connection.name));
+                }
             }
-            if !all && session.is_open() {
+            if session.is_open() && !all {
                 continue;
             }
             for at in &connection.streams {
@@ -136,14 +138,9 @@ impl Witness {
     }
 }
 
-/// States without a stage deadline.
-fn continue_with(_: bool) -> (&'static str, Span) {
-    ("", Span::MAX)
-}
-
 /// Start and end of the first whole frame's payload.
 fn frame_at(bytes: &[u8]) -> Option<(usize, usize)> {
-    let (start, len) = match bytes.get(1)? & 0x7f {
+    let (start, len): (usize, usize) = match bytes.get(1)? & 0x7f {
         126 => (4, usize::from(u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?]))),
         127 => (10, usize::try_from(u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?)).ok()?),
         n => (2, usize::from(n)),

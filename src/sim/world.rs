@@ -9,7 +9,7 @@ use super::hub::{Hub, PeerId};
 use super::net::{Dialled, Direction, NetFault, Network, WireId};
 use super::peer::Ending;
 use super::witness::Witness;
-use crate::config::Config;
+use crate::config::{Config, Url};
 use crate::engine::{Command, Engine, Event, Job, JobId, Reply, SessionId};
 use crate::market::feed::Canary;
 use crate::note::Stamped;
@@ -38,7 +38,8 @@ pub struct Setup {
 impl Setup {
     /// Some symbols of the exchange's universe under the documented defaults.
     pub fn new(seed: u64, symbols: &[&str]) -> Self {
-        let mut config = Config::for_exchange(symbols.iter().map(|s| (*s).to_owned()).collect());
+        let venue = Url { scheme: "ws", host: "venue.example".into(), port: 9443, path: "/market".into() };
+        let mut config = Config::for_exchange(symbols, venue, None, None);
         config.tape.trades = 4_096;
         let mut exchange = ExchangeConfig { seed, warm_up_ms: 0, ..ExchangeConfig::default() };
         exchange.symbols.retain(|listing| symbols.contains(&listing.name.as_str()));

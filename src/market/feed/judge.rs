@@ -123,7 +123,10 @@ impl Feed {
             }
             let stream = &mut self.streams[at];
             let waits = matches!(stream.state, StreamState::Acked { .. } | StreamState::Quiet { .. });
-            if !waits || stream.kind == StreamKind::MarkPrice || stream.evidence_at.is_some() {
+            // One trade is told by a candle and, later, by itself; what was traded around the acknowledgement may have
+            // been told to one stream before it was asked for and to the other after.
+            let too_soon = now < stream.acked_at + EVIDENCE_MATURES;
+            if !waits || too_soon || stream.kind == StreamKind::MarkPrice || stream.evidence_at.is_some() {
                 continue;
             }
             stream.evidence_at = Some(now);

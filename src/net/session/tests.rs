@@ -30,8 +30,7 @@ impl Story {
         };
         let now = Instant::from_ns(5);
         let session = Session::new(settings, 1, now);
-        let mut story =
-            Self { session, now, said: Vec::new(), dialled: Vec::new(), resolves: 0, wire: Vec::new() };
+        let mut story = Self { session, now, said: Vec::new(), dialled: Vec::new(), resolves: 0, wire: Vec::new() };
         story.session.handle_timeout(now);
         story.settle();
         story

@@ -1,9 +1,18 @@
 //! Frames of the market streams and replies to control messages, read from text.
 //!
-//! Everything here is bytes in, [`Decoded`] or [`Reject`] out.
+//! Everything here is bytes in, [`Decoded`] or [`Reject`] out. Two readers stand behind one door: `scan` compares the
+//! text with the few shapes the venue really sends and is done in one pass; `tape` reads any JSON there is, in any
+//! order of keys. Whatever the first is not sure of, it leaves to the second, so it can be fast without being clever.
+//! Both end in the same checks (`rules`), and both refuse what they refuse for the same reason.
+
+mod rules;
+mod scan;
+mod tape;
+mod text;
 
 use super::{Frame, MarkPrice, Symbols};
 use std::fmt;
+pub use text::sample;
 
 /// What one text message was.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,7 +140,7 @@ impl fmt::Display for Reject {
 /// Reads messages. Owns the scratch memory that makes reading free of allocations.
 #[derive(Default)]
 pub struct Decoder {
-    marks: Vec<MarkPrice>,
+    general: tape::General,
     fallbacks: u64,
 }
 
@@ -141,22 +150,35 @@ impl Decoder {
     /// # Errors
     /// [`Reject`] says what is wrong and where; the decoder is as new for the next message.
     pub fn decode(&mut self, text: &str, symbols: &Symbols) -> Result<Decoded, Reject> {
-        let _ = (text, symbols, &mut self.marks);
-        Err(Reject { kind: RejectKind::Shape, field: None })
+        if let Some(frame) = scan::frame(text.as_bytes(), symbols) {
+            return Ok(Decoded::Frame(frame));
+        }
+        self.fallbacks += 1;
+        self.general.read(text, symbols)
     }
 
     /// The rows of the last [`Decoded::Marks`].
     pub fn marks(&self) -> &[MarkPrice] {
-        &self.marks
+        self.general.marks()
     }
 
     /// How many messages the field scanner passed on to the general reader.
     pub fn fallbacks(&self) -> u64 {
         self.fallbacks
     }
-}
 
-/// A message for a log line: capped, with everything that is no printable text escaped.
-pub fn sample(message: &[u8]) -> String {
-    String::from_utf8_lossy(&message[..message.len().min(160)]).escape_debug().to_string()
+    /// The field scanner alone, for tests and benches that hold the two readers against each other.
+    #[doc(hidden)]
+    pub fn scan_only(text: &str, symbols: &Symbols) -> Option<Frame> {
+        scan::frame(text.as_bytes(), symbols)
+    }
+
+    /// The general reader alone, for the same.
+    ///
+    /// # Errors
+    /// As [`Decoder::decode`].
+    #[doc(hidden)]
+    pub fn read_only(&mut self, text: &str, symbols: &Symbols) -> Result<Decoded, Reject> {
+        self.general.read(text, symbols)
+    }
 }
