@@ -1,7 +1,15 @@
 //! The whole system in its simulated world.
 
+use binance_edge::market::feed::Canary;
+use binance_edge::sim::swarm;
 use binance_edge::sim::world::{Setup, World};
-use binance_edge::time::{Instant, Span};
+use binance_edge::time::Span;
+
+fn seeds() -> std::ops::Range<u64> {
+    let number = |name: &str, default| std::env::var(name).map_or(default, |value| value.parse().expect("a number"));
+    let first = number("SIM_SEED", 0);
+    first..first + number("SIM_SEEDS", 64)
+}
 
 #[test]
 fn an_hour_without_faults_is_held_to_the_last_trade() {
@@ -20,19 +28,31 @@ fn an_hour_without_faults_is_held_to_the_last_trade() {
     let mut setup = Setup::new(1, &symbols);
     setup.config.tape.trades = 65_536;
     let mut world = World::new(&setup);
-    let up = world.run_until(Span::from_secs(15), |w| w.engine().health(w.now()).reasons.is_empty());
-    for note in world.notes() {
-        println!("{} {} {}", note.utc, note.note.level(), note.note);
-    }
-    assert!(up, "{:?}", world.engine().health(world.now()));
+    assert!(world.run_until(Span::from_secs(15), |w| w.engine().health(w.now()).reasons.is_empty()));
     world.run_for(Span::from_secs(3600));
     let status = world.status();
-    println!("{}", serde_json::to_string_pretty(&status.connections).unwrap());
-    println!("{:?} frames, {} steps", status.connections.iter().map(|c| c.frames).sum::<u64>(), world.steps());
-    for (name, s) in &status.symbols {
-        println!("{name} {:?}", s.trades);
-    }
     assert_eq!(world.violations(), [""; 0]);
     assert_eq!(world.audit(), [""; 0]);
-    let _ = Instant::ZERO;
+    for (name, symbol) in &status.symbols {
+        let trades = symbol.trades.as_ref().unwrap();
+        let truth = world.exchange().truth().book(name).unwrap();
+        assert_eq!(trades.missing + trades.duplicates, 0, "{name}");
+        let last = truth.ids().unwrap().1;
+        assert!(last - trades.last_id.unwrap() <= 30, "{name}: {:?} of {last}", trades.last_id);
+    }
+}
+
+#[test]
+fn faults_of_every_kind_are_survived_and_nothing_false_is_said() {
+    let mut failed = Vec::new();
+    for seed in seeds() {
+        let run = swarm::run(seed, Span::from_secs(60), Canary::default(), seeds().count() == 1);
+        for note in &run.notes {
+            println!("{note}");
+        }
+        if !run.violations.is_empty() {
+            failed.push(format!("SIM_SEED={seed} SIM_SEEDS=1: {:#?}\nfaults: {:#?}", run.violations, run.faults));
+        }
+    }
+    assert!(failed.is_empty(), "{} seeds failed\n{}", failed.len(), failed.join("\n"));
 }

@@ -27,8 +27,6 @@ pub struct Book {
     pub mark: Option<(MarkPrice, Instant)>,
     /// One ring of candles per interval.
     pub candles: Vec<Candles>,
-    /// When a trade or a candle of this symbol last told that somebody trades.
-    pub traded_at: Option<Instant>,
 }
 
 impl Book {
@@ -81,11 +79,7 @@ impl Market {
         match frame {
             Frame::Trade(trade) => {
                 let tape = book.tape.get_or_insert_with(|| Tape::new(self.limits.trades));
-                let event = tape.push(trade, source, now);
-                if !matches!(event, TapeEvent::Duplicate | TapeEvent::Refused) {
-                    book.traded_at = Some(now.mono);
-                }
-                Applied::Trade(event)
+                Applied::Trade(tape.push(trade, source, now))
             }
             Frame::Mark(mark) => {
                 // Two legs, or a burst after a freeze: an older price never replaces a newer one.
@@ -95,7 +89,6 @@ impl Market {
                 Applied::Mark
             }
             Frame::Kline(kline) => {
-                book.traded_at = Some(now.mono);
                 let at = match book.candles.iter().position(|c| c.interval() == kline.interval) {
                     Some(at) => at,
                     None => {

@@ -21,6 +21,7 @@ pub mod request;
 pub mod rest;
 pub mod serve;
 pub mod setup;
+pub mod swarm;
 pub mod text;
 pub mod tides;
 pub mod venue;

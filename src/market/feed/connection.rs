@@ -78,10 +78,14 @@ pub struct Connection {
     pub(super) refusals: [Refusals; RejectKind::ALL.len()],
     /// Streams that wait for their turn in a SUBSCRIBE.
     pub(super) to_ask: VecDeque<usize>,
+    /// Streams to be taken back first, because asking again alone did not help.
+    pub(super) to_drop: Vec<usize>,
     pub(super) pending: Vec<PendingAsk>,
     pub(super) next_id: u64,
     pub(super) attempt_began: Instant,
     pub(super) dark_since: Instant,
+    /// The silence of all its streams was found to be the market's; not judged again before this.
+    pub(super) excused_until: Instant,
     /// Data came since the connection opened.
     pub(super) proved: bool,
     pub(super) all_live_told: bool,
@@ -104,10 +108,12 @@ impl Connection {
             in_outage: false,
             refusals: std::array::from_fn(|_| Refusals::default()),
             to_ask: VecDeque::new(),
+            to_drop: Vec::new(),
             pending: Vec::new(),
             next_id: 1,
             attempt_began: now,
             dark_since: now,
+            excused_until: Instant::ZERO,
             proved: false,
             all_live_told: false,
             wake: now,

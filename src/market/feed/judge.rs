@@ -23,6 +23,9 @@ impl Feed {
         if !self.connections[index].session.is_open() {
             return;
         }
+        if self.all_silent_at(index) <= now && self.silence_is_the_markets(index, now) {
+            self.connections[index].excused_until = now + self.deadlines.first_data;
+        }
         if self.all_silent_at(index) <= now {
             let silent = self.deadlines.stale;
             let words = format!("all streams silent for {silent}");
@@ -50,6 +53,10 @@ impl Feed {
                 StreamState::Failed { .. } if self.by == SubscribeBy::Message => {
                     self.streams[at].state = StreamState::Wanted;
                     self.connections[index].to_ask.push_back(at);
+                    // A venue that believes it already delivers ignores the same request: take it back first.
+                    if self.streams[at].failures_in_a_row > 1 {
+                        self.connections[index].to_drop.push(at);
+                    }
                 }
                 // Asked for by the URL: asking anew takes a new connection. Its data would still make it live.
                 StreamState::Failed { .. } => {
@@ -185,8 +192,25 @@ impl Feed {
     pub(super) fn all_silent_at(&self, index: usize) -> Instant {
         let connection = &self.connections[index];
         match connection.last_data {
-            Some(at) if connection.proved => at + self.deadlines.stale,
+            Some(at) if connection.proved => (at + self.deadlines.stale).max(connection.excused_until),
             _ => Instant::FAR,
         }
+    }
+
+    /// All streams of a connection have been silent for long: is that so because nobody trades, as other connections
+    /// can tell? A mark price has no such excuse, and where nothing can tell there is none either.
+    fn silence_is_the_markets(&self, index: usize, now: Instant) -> bool {
+        let connection = &self.connections[index];
+        let silent_since = connection.last_data.unwrap_or(Instant::ZERO);
+        connection.streams.iter().all(|at| {
+            let stream = &self.streams[*at];
+            let traded_since = self.traded_at[stream.symbol.index()] > silent_since + EVIDENCE_MATURES;
+            let told = self.of_symbol(stream.symbol).any(|sibling| {
+                let sibling = &self.streams[sibling];
+                let fresh = sibling.last_data.is_some_and(|data| now.since(data) < self.deadlines.first_data);
+                sibling.connection != index && sibling.state == StreamState::Live && fresh
+            });
+            stream.kind != StreamKind::MarkPrice && !traded_since && told
+        })
     }
 }

@@ -68,6 +68,8 @@ pub struct Feed {
     slots: Vec<u32>,
     /// Streams of a symbol that are acknowledged and have no data: whoever has data tells them.
     waiting: Vec<u8>,
+    /// When a trade, or a candle pushed because of one, last came, by symbol.
+    traded_at: Vec<Instant>,
     decoder: Decoder,
     budget: ConnectBudget,
     deadlines: crate::config::Deadlines,
@@ -95,6 +97,7 @@ impl Feed {
             streams: Vec::new(),
             slots: vec![NONE; symbols.len() * SLOTS],
             waiting: vec![0; symbols.len()],
+            traded_at: vec![Instant::ZERO; symbols.len()],
             decoder: Decoder::default(),
             budget: ConnectBudget::default(),
             deadlines: config.deadlines.clone(),
@@ -241,7 +244,7 @@ impl Feed {
         let connection = &self.connections[index];
         let mut wake = connection.session.deadline().min(connection.refusals_due());
         if connection.session.is_open() {
-            if !connection.to_ask.is_empty() {
+            if !connection.to_ask.is_empty() || !connection.to_drop.is_empty() {
                 wake = wake.min(connection.session.may_send_at());
             }
             wake = wake.min(self.all_silent_at(index));
@@ -293,6 +296,7 @@ impl Feed {
         (connection.proved, connection.all_live_told) = (false, false);
         connection.pending.clear();
         connection.to_ask.clear();
+        connection.to_drop.clear();
         for at in &connection.streams {
             if matches!(self.streams[*at].state, StreamState::Failed { .. }) {
                 self.streams[*at].state = StreamState::Wanted;
@@ -386,47 +390,53 @@ impl Feed {
 
     // ---- asking
 
+    /// Sends the next requests, as many as the budget allows.
     fn ask(&mut self, index: usize, ctx: &mut Context<'_>) {
         let now = ctx.now.mono;
         loop {
             let connection = &mut self.connections[index];
-            if connection.to_ask.is_empty() || !connection.session.is_open() {
+            let nothing = connection.to_ask.is_empty() && connection.to_drop.is_empty();
+            if nothing || !connection.session.is_open() {
                 return;
             }
-            if connection.session.may_send_at() > now {
-                let at = connection.session.may_send_at();
-                return self.arm(index, at);
-            }
-            let id = connection.next_id;
-            let (mut text, mut asked) = (String::from(r#"{"method":"SUBSCRIBE","params":["#), Vec::new());
-            while let Some(stream) = connection.to_ask.front() {
+            let (dropping, id) = (!connection.to_drop.is_empty(), connection.next_id);
+            let method = if dropping { "UNSUBSCRIBE" } else { "SUBSCRIBE" };
+            let mut waiting =
+                if dropping { connection.to_drop.iter() } else { connection.to_ask.make_contiguous().iter() };
+            let (mut text, mut named) = (format!(r#"{{"method":"{method}","params":["#), Vec::new());
+            while let Some(stream) = waiting.next().filter(|_| named.len() < SUBSCRIBE_NAMES_MAX) {
                 let name = &self.streams[*stream].name;
-                if text.len() + name.len() + 40 > SUBSCRIBE_BYTES_MAX || asked.len() == SUBSCRIBE_NAMES_MAX {
+                if text.len() + name.len() + 40 > SUBSCRIBE_BYTES_MAX {
                     break;
                 }
-                let comma = if asked.is_empty() { "" } else { "," };
+                let comma = if named.is_empty() { "" } else { "," };
                 // Names are the configuration's, which allows nothing that JSON would have to escape.
                 write!(text, "{comma}\"{name}\"").ok();
-                asked.extend(connection.to_ask.pop_front());
+                named.push(*stream);
             }
             write!(text, "],\"id\":{id}}}").ok();
             if connection.session.send(&text, now).is_err() {
-                for stream in asked.into_iter().rev() {
-                    connection.to_ask.push_front(stream);
-                }
-                // The budget was taken by a pong, or the connection ended, which asks for everything anew.
+                // Over the budget, perhaps by a pong; or the connection ended, and everything is asked for anew.
                 let at = connection.session.may_send_at();
                 return self.arm(index, at);
             }
             connection.next_id += 1;
-            connection.pending.push(PendingAsk { id, streams: asked.clone() });
+            if dropping {
+                connection.to_drop.drain(..named.len());
+                // Its answer proves nothing and is waited for by nobody.
+                connection.pending.push(PendingAsk { id, streams: Vec::new() });
+                continue;
+            }
+            connection.to_ask.drain(..named.len());
             let (name, until) = (connection.name.clone(), now + self.deadlines.ack);
-            for stream in &asked {
+            for stream in &named {
                 self.streams[*stream].ask(now);
                 self.streams[*stream].state = StreamState::Sent { until };
             }
+            let streams = named.len();
+            self.connections[index].pending.push(PendingAsk { id, streams: named });
             self.arm(index, until);
-            ctx.note(Note::Asked { connection: name, streams: asked.len(), by: "SUBSCRIBE" });
+            ctx.note(Note::Asked { connection: name, streams, by: "SUBSCRIBE" });
         }
     }
 
@@ -558,8 +568,17 @@ impl Feed {
         if !proved {
             self.prove(index, at, ctx);
         }
-        if self.waiting[frame.symbol().index()] > 0 && !matches!(frame, Frame::Mark(_)) {
-            self.testify(frame.symbol(), at, ctx);
+        // A candle is pushed when somebody trades, except for the last push, which may come by the clock.
+        let traded = match frame {
+            Frame::Trade(_) => true,
+            Frame::Kline(kline) => !kline.closed,
+            Frame::Mark(_) => false,
+        };
+        if traded {
+            self.traded_at[frame.symbol().index()] = now;
+            if self.waiting[frame.symbol().index()] > 0 {
+                self.testify(frame.symbol(), at, ctx);
+            }
         }
     }
 

@@ -1,0 +1,231 @@
+//! Many worlds: each seed draws which faults there are at all, then when and how long, then the run.
+//!
+//! A run has two parts. While faults are on, nothing false may be said. After the last one ended, everything must come
+//! back by itself: every stream live or rightly quiet, and everything held equal to the exchange's books.
+
+use super::exchange::Harm;
+use super::net::NetFault;
+use super::world::{Setup, World};
+use crate::config::SubscribeBy;
+use crate::market::feed::Canary;
+use crate::time::{Instant, Span};
+
+/// How long after the last fault everything must be back: the longest pause, one whole attempt, a first-data deadline,
+/// and as much again for what failed while others healed.
+const HEAL_WITHIN: Span = Span::from_secs(150);
+
+/// What a run came to.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// Its seed.
+    pub seed: u64,
+    /// Two runs of the same seed share it.
+    pub hash: u64,
+    /// Messages the process received.
+    pub frames: u64,
+    /// Attempts to connect that were begun.
+    pub attempts: u64,
+    /// From the end of the last fault until all was back; `None` if it never was.
+    pub healed_after: Option<Span>,
+    /// Faults that were on.
+    pub faults: Vec<String>,
+    /// What was violated; empty for a good run.
+    pub violations: Vec<String>,
+    /// Everything the process said, if that was to be kept.
+    pub notes: Vec<String>,
+}
+
+/// One world of this seed, with `faulty` of faults before everything must heal.
+pub fn run(seed: u64, faulty: Span, canary: Canary, keep_notes: bool) -> Run {
+    let mut rng = fastrand::Rng::with_seed(seed ^ 0x5eed);
+    let setup = setup(seed, &mut rng, canary);
+    let mut world = World::new(&setup);
+    if !keep_notes {
+        world.forget_notes();
+    }
+    let by_url = setup.config.streams.subscribe_by == SubscribeBy::Url;
+    let faults = draw_faults(&mut world, &mut rng, faulty, by_url);
+    world.run_for(faulty);
+    let mut violations = Vec::new();
+    let calm = world.now();
+    let back = world.run_until(HEAL_WITHIN, all_well);
+    let healed_after = back.then(|| world.now().since(calm));
+    if !back {
+        let health = world.engine().health(world.now());
+        violations.push(format!("not back {HEAL_WITHIN} after the last fault: {}", health.reasons.join("; ")));
+    }
+    // A while of calm: what healed stays healed.
+    world.run_for(Span::from_secs(5));
+    let short_lives = setup.exchange.limits.lifetime_ms < 1_000_000;
+    if back && !short_lives && !all_well(&world) {
+        let health = world.engine().health(world.now());
+        violations.push(format!("healed and fell ill again without a fault: {}", health.reasons.join("; ")));
+    }
+    violations.extend(world.violations().iter().cloned());
+    violations.extend(world.audit());
+    violations.extend(count(&world));
+    let connections = world.engine().feed().connections();
+    Run {
+        seed,
+        hash: world.hash(),
+        frames: connections.iter().map(|c| c.frames).sum(),
+        attempts: connections.iter().map(|c| c.session.epoch()).sum(),
+        healed_after,
+        faults,
+        violations,
+        notes: world.notes().iter().map(|s| format!("{} {} {}", s.utc, s.note.level(), s.note)).collect(),
+    }
+}
+
+fn all_well(world: &World) -> bool {
+    let feed = world.engine().feed();
+    feed.connections().iter().all(|c| c.session.is_open()) && feed.streams().iter().all(|s| s.state.is_fine())
+}
+
+/// Counters must add up, and the exchange must have no complaint.
+fn count(world: &World) -> Vec<String> {
+    let mut words = Vec::new();
+    let ledger = world.exchange().ledger();
+    if ledger.violations > 0 {
+        words.push(format!("the exchange counts {} violations: {:?}", ledger.violations, ledger.first_violations));
+    }
+    for stream in world.engine().feed().streams() {
+        if stream.successes > stream.attempts || stream.retries > stream.attempts {
+            words.push(format!("{}: {} attempts, {} successes", stream.name, stream.attempts, stream.successes));
+        }
+    }
+    for (symbol, book) in world.engine().market().books() {
+        let Some(tape) = &book.tape else { continue };
+        let (len, capacity) = (tape.ring().len() as u64, tape.ring().capacity() as u64);
+        if tape.received().min(capacity) != len {
+            words.push(format!("{symbol}: {} received, {len} held of {capacity}", tape.received()));
+        }
+    }
+    words
+}
+
+fn setup(seed: u64, rng: &mut fastrand::Rng, canary: Canary) -> Setup {
+    let all = ["BTCUSDT", "ETHUSDT", "SOLUSDT", "币安人生USDT", "BTCUSDT_261225", "QUIETUSDT"];
+    let symbols: Vec<&str> = all.into_iter().filter(|_| rng.bool()).collect();
+    let mut setup = Setup::new(seed, if symbols.is_empty() { &all[..1] } else { &symbols });
+    setup.canary = canary;
+    setup.config.streams.per_connection = [1, 2, 5, 200][rng.usize(..4)];
+    if rng.u8(..) < 64 {
+        setup.config.streams.subscribe_by = SubscribeBy::Url;
+    }
+    setup.exchange.rate = [0.1, 0.3, 1.0][rng.usize(..3)];
+    setup.exchange.limits.ping_every_ms = [15_000, 180_000][rng.usize(..2)];
+    setup.exchange.end_by_cut = rng.bool();
+    if rng.u8(..) < 32 {
+        setup.exchange.limits.lifetime_ms = rng.i64(20_000..90_000);
+    }
+    setup
+}
+
+/// Swarm testing: each kind of fault is in a run or not, so that some runs have few kinds in many episodes.
+fn draw_faults(world: &mut World, rng: &mut fastrand::Rng, faulty: Span, by_url: bool) -> Vec<String> {
+    let ms = |rng: &mut fastrand::Rng, from: u64, to: u64| Span::from_ms(rng.u64(from..to));
+    let network = [
+        NetFault::ResolverSilent,
+        NetFault::ResolverSlow(ms(rng, 500, 6_000)),
+        NetFault::ResolverFails,
+        NetFault::SynLost,
+        NetFault::Refused,
+        NetFault::Mute,
+        NetFault::Trickle(ms(rng, 20, 400)),
+        NetFault::Freeze,
+        NetFault::BlackHole,
+        NetFault::Reset,
+        NetFault::EndOfFile,
+        NetFault::Slow(ms(rng, 20, 900)),
+    ];
+    let network: Vec<NetFault> = network.into_iter().filter(|_| rng.u8(..) < 80).collect();
+    let harms = [
+        Harm::AckLost,
+        Harm::AckWrongId,
+        Harm::AckError { code: 2, msg: "Invalid request: too many parameters", bare: true },
+        Harm::AckError { code: 4, msg: "Too many subscriptions", bare: false },
+        Harm::AckLate { ms: rng.i64(100..9_000) },
+        Harm::CloseOnSubscribe { code: 1008 },
+        Harm::Mute,
+        Harm::DropClosing,
+        Harm::Duplicate,
+        Harm::Reorder,
+        Harm::Skip,
+        Harm::Malformed(hostile()),
+        Harm::ExtraKeys,
+        Harm::ShuffledKeys,
+        Harm::WithoutKeys(vec!["nq", "st"]),
+        Harm::RefuseUpgrade { status: 429, retry_after_s: Some(rng.u32(1..15)) },
+        Harm::RefuseUpgrade { status: 403, retry_after_s: None },
+        Harm::RefuseUpgrade { status: 503, retry_after_s: None },
+    ];
+    let mut harms: Vec<Harm> = harms.into_iter().filter(|_| rng.u8(..) < 60).collect();
+    // A stream asked for by the URL cannot be asked for again on the same connection; replacing a connection of which
+    // other streams live is not built yet.
+    harms.retain(|harm| *harm != Harm::Mute || !by_url);
+    let mut told = Vec::new();
+    for _ in 0..rng.usize(1..7) {
+        let from = Span::from_ns(rng.u64(0..faulty.as_ns() * 4 / 5));
+        let lasts = ms(rng, 200, 20_000);
+        let lasts = Span::from_ns(lasts.as_ns().min(faulty.as_ns() - from.as_ns()));
+        if !network.is_empty() && (rng.bool() || harms.is_empty()) {
+            let fault = network[rng.usize(..network.len())];
+            world.schedule(fault, Instant::ZERO + from, lasts);
+            told.push(format!("{fault:?} at {from} for {lasts}"));
+        } else if !harms.is_empty() {
+            let harm = harms[rng.usize(..harms.len())].clone();
+            let stream = ["", "aggTrade", "markPrice", "kline", "btcusdt@"][rng.usize(..5)];
+            let every = [1, 1, 3, 10][rng.usize(..4)];
+            let name = format!("{harm:?}");
+            let name = name.split(['(', '{']).next().unwrap_or("").trim().to_owned();
+            world.schedule_harm(harm, Instant::ZERO + from, lasts, |fault| fault.on(stream).every(every));
+            told.push(format!("{name} on \"{stream}\" each {every} at {from} for {lasts}"));
+        }
+    }
+    told
+}
+
+/// Messages that nobody should send.
+pub fn hostile() -> Vec<String> {
+    let trade = |field: &str| {
+        format!(
+            r#"{{"stream":"btcusdt@aggTrade","data":{{"e":"aggTrade","E":1795215900000,"s":"BTCUSDT","a":1,{field},"f":1,"l":1,"T":1795215900000,"m":true}}}}"#
+        )
+    };
+    let mut texts: Vec<String> = [
+        r#""p":"NaN","q":"1""#,
+        r#""p":"Infinity","q":"1""#,
+        r#""p":"-1","q":"1""#,
+        r#""p":"0","q":"1""#,
+        r#""p":"1e400","q":"1""#,
+        r#""p":"1.000000000000000000000000000000000000000000000000000000000001","q":"1""#,
+        r#""p":"","q":"1""#,
+        r#""p":1.5,"q":"1""#,
+        r#""p":null,"q":"1""#,
+        r#""p":["1"],"q":"1""#,
+        r#""p":"1","q":"99999999999999999999999999""#,
+    ]
+    .map(trade)
+    .to_vec();
+    texts.extend(
+        [
+            "",
+            "null",
+            "42",
+            "[]",
+            "{",
+            "\u{feff}{}",
+            r#""{\"e\":\"aggTrade\"}""#,
+            r#"{"e":"aggTrade","a":99999999999999999999999999}"#,
+            r#"{"e":"aggTrade","s":"../../etc/passwd","a":1}"#,
+            r#"{"e":"aggTrade","s":"BTC\u0000USDT","a":1,"p":"1","q":"1","f":1,"l":1,"T":1,"E":1,"m":true}"#,
+            r#"{"result":null,"id":987654321}"#,
+            r#"{"code":2,"msg":"Invalid request: request ID must be an unsigned integer"}"#,
+        ]
+        .map(str::to_owned),
+    );
+    texts.push("[".repeat(100_000));
+    texts.push(format!(r#"{{"e":"aggTrade","s":"{}","a":1}}"#, "X".repeat(100_000)));
+    texts
+}
