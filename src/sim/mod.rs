@@ -10,6 +10,7 @@ pub mod control;
 pub mod exchange;
 pub mod faults;
 pub mod fields;
+pub mod info;
 pub mod ledger;
 pub mod playback;
 pub mod push;
