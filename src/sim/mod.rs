@@ -12,6 +12,7 @@ pub mod faults;
 pub mod fields;
 pub mod info;
 pub mod ledger;
+pub mod number;
 pub mod playback;
 pub mod push;
 pub mod request;
