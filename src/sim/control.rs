@@ -25,7 +25,7 @@ impl Exchange {
             Ok(request) => request,
             Err(refused) => {
                 self.ledger.violation(UtcMs(self.now), Some(conn), Violation::BadRequest);
-                self.reply(conn, text::error_bare(refused.code, &refused.msg), None);
+                self.reply(conn, text::error_bare(refused.code, &refused.msg), None, "");
                 return;
             }
         };
@@ -46,7 +46,7 @@ impl Exchange {
             }
             Ask::List => {
                 let names = self.conns.get(&conn).map_or(&[][..], |open| &open.streams);
-                let result = text::array(names.iter().map(|name| format!("\"{name}\"")));
+                let result = text::array(names.iter().map(|name| serde_json::Value::from(name.as_str()).to_string()));
                 self.acknowledge(conn, &result, &id);
             }
             Ask::SetCombined(combined) => {
@@ -74,7 +74,7 @@ impl Exchange {
         let refusing = |harm: &Harm| matches!(harm, Harm::AckError { .. });
         if let Some((Harm::AckError { code, msg, bare }, _)) = self.faults.strike(refusing, &all, ordinal, now) {
             let text = if bare { text::error_bare(code, msg) } else { text::error_with_id(code, msg, id) };
-            self.reply(conn, text, None);
+            self.reply(conn, text, None, &all);
             return;
         }
         match self.subscribe(conn, streams) {
@@ -115,7 +115,7 @@ impl Exchange {
     pub(super) fn too_many_streams(&mut self, conn: ConnId, id: &str) {
         self.ledger.violation(UtcMs(self.now), Some(conn), Violation::TooManyStreams);
         let text = text::error_with_id(4, "Too many subscriptions", id);
-        self.reply(conn, text, Some((1008, "Invalid request")));
+        self.reply(conn, text, Some((1008, "Invalid request")), "");
     }
 
     fn acknowledge(&mut self, conn: ConnId, result: &str, id: &str) {
@@ -129,16 +129,16 @@ impl Exchange {
             return;
         }
         let wrong = self.faults.strike(|harm| *harm == Harm::AckWrongId, about, ordinal, now).is_some();
-        self.reply(conn, text::reply(result, if wrong { "999999999" } else { id }), None);
+        self.reply(conn, text::reply(result, if wrong { "999999999" } else { id }), None, about);
     }
 
     /// Sends a reply after the usual delay, never before an earlier one.
-    fn reply(&mut self, conn: ConnId, text: String, close: Option<(u16, &'static str)>) {
+    fn reply(&mut self, conn: ConnId, text: String, close: Option<(u16, &'static str)>, about: &str) {
         let (least, most) = self.config.reply_delay_ms;
         let delay = self.rng.i64(least.max(0)..=most.max(least).max(0));
         let Some(ordinal) = self.conns.get(&conn).map(|open| open.ordinal) else { return };
         let late = |harm: &Harm| matches!(harm, Harm::AckLate { .. });
-        let extra = match self.faults.strike(late, "", ordinal, UtcMs(self.now)) {
+        let extra = match self.faults.strike(late, about, ordinal, UtcMs(self.now)) {
             Some((Harm::AckLate { ms }, _)) => ms,
             _ => 0,
         };
@@ -158,5 +158,82 @@ impl Exchange {
                 self.close(conn, code, reason);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::faults::Fault;
+    use super::super::setup::ExchangeConfig;
+    use super::super::venue::{Action, RestRequest};
+    use super::*;
+
+    const START: i64 = 1_795_608_000_000;
+
+    fn exchange(fault: Fault) -> (Exchange, ConnId) {
+        let config = ExchangeConfig { faults: vec![fault], reply_delay_ms: (5, 5), ..ExchangeConfig::default() };
+        let mut exchange = Exchange::new(config, UtcMs(START));
+        let conn = exchange.open("/market/ws", UtcMs(START)).unwrap();
+        (exchange, conn)
+    }
+
+    fn subscribe(exchange: &mut Exchange, conn: ConnId, stream: &str, id: u32) {
+        let text = format!(r#"{{"method":"SUBSCRIBE","params":["{stream}"],"id":{id}}}"#);
+        let now = exchange.now();
+        exchange.on_text(conn, &text, text.len() + 8, now);
+    }
+
+    fn actions(exchange: &mut Exchange, after_ms: i64) -> Vec<Action> {
+        let until = exchange.now().0 + after_ms;
+        exchange.advance(UtcMs(until));
+        std::iter::from_fn(|| exchange.poll_action()).map(|(_, action)| action).collect()
+    }
+
+    #[test]
+    fn a_late_reply_delays_the_later_ones_and_the_data_comes_first() {
+        let (mut exchange, conn) = exchange(Fault::new(Harm::AckLate { ms: 10_000 }).times(1));
+        subscribe(&mut exchange, conn, "btcusdt@markPrice@1s", 1);
+        subscribe(&mut exchange, conn, "nothing", 2);
+        let early = actions(&mut exchange, 10_004);
+        assert!(
+            early.len() >= 9
+                && early.iter().all(|action| matches!(action, Action::Text(text) if text.contains("markPriceUpdate")))
+        );
+        let late = actions(&mut exchange, 1);
+        let reply = |id| Action::Text(text::reply("null", id).into());
+        assert_eq!(late[late.len() - 2..], [reply("1"), reply("2")]);
+    }
+
+    #[test]
+    fn a_subscription_can_be_the_end() {
+        let (mut exchange, conn) = exchange(Fault::new(Harm::CloseOnSubscribe { code: 1000 }).on("ethusdt"));
+        subscribe(&mut exchange, conn, "quietusdt@aggTrade", 1);
+        subscribe(&mut exchange, conn, "ethusdt@aggTrade", 2);
+        subscribe(&mut exchange, conn, "ethusdt@aggTrade", 3);
+        assert_eq!(actions(&mut exchange, 1_000), [Action::Close { code: 1000, reason: "" }]);
+        assert_eq!(exchange.connections().count(), 0);
+    }
+
+    #[test]
+    fn closing_pushes_can_be_missing_and_rest_can_answer_nonsense() {
+        let (mut exchange, conn) = exchange(Fault::new(Harm::DropClosing));
+        let answer = Harm::RestAnswer { status: 502, retry_after_s: None, body: "<html>".to_owned() };
+        exchange.set_fault(Fault::new(answer).on("/klines").times(1));
+        subscribe(&mut exchange, conn, "btcusdt@kline_1m", 1);
+        let all = actions(&mut exchange, 200_000);
+        let closing = |action: &&Action| matches!(action, Action::Text(text) if text.contains(r#""x":true"#));
+        assert!(all.len() > 100 && all.iter().find(closing).is_none());
+        let mut ask = |path: &str| {
+            let request = RestRequest {
+                method: "GET".to_owned(),
+                path: path.to_owned(),
+                query: "symbol=BTCUSDT&interval=1m".to_owned(),
+                headers: Vec::new(),
+                body: Vec::new(),
+            };
+            let now = exchange.now();
+            exchange.rest(&request, now).status
+        };
+        assert_eq!([ask("/fapi/v1/klines"), ask("/fapi/v1/klines")], [502, 200]);
     }
 }

@@ -15,7 +15,7 @@ use super::playback::Playback;
 use super::push::{Channel, Watch};
 use super::request::{self, Root};
 use super::rest::Weights;
-use super::tides::Tide;
+use super::tides::{Fill, Tide};
 use super::{text, tides};
 use crate::config::Market;
 use crate::time::UtcMs;
@@ -44,6 +44,8 @@ pub(super) enum Due {
     End(ConnId),
     /// The next recorded frame.
     Frame,
+    /// The planned shutdown is announced, with this grace.
+    Announce(i64),
     /// All connections are closed: the announced shutdown.
     Shutdown,
 }
@@ -93,6 +95,8 @@ pub struct Exchange {
     pub(super) weights: Weights,
     attempts: VecDeque<i64>,
     accepted: u64,
+    /// Room for the fills of one order.
+    pub(super) fills: Vec<Fill>,
 }
 
 impl Exchange {
@@ -117,6 +121,7 @@ impl Exchange {
             weights: Weights::default(),
             attempts: VecDeque::new(),
             accepted: 0,
+            fills: Vec::new(),
             config,
         };
         match std::mem::take(&mut exchange.config.source) {
@@ -124,6 +129,9 @@ impl Exchange {
             Source::Recorded { frames, speed, wait_for_subscriber } => {
                 exchange.start_playback(frames, speed, wait_for_subscriber);
             }
+        }
+        if let Some((at, grace_ms)) = exchange.config.shutdown {
+            exchange.at(at.0, Due::Announce(grace_ms));
         }
         exchange.advance(utc);
         exchange
@@ -225,7 +233,8 @@ impl Exchange {
         self.actions.retain(|(id, _)| *id != conn);
     }
 
-    /// When the exchange next does something by itself.
+    /// When the exchange next does something by itself; `i64::MAX` if only a client can move it (a recording that waits,
+    /// or is over).
     pub fn next_due(&self) -> UtcMs {
         self.due.peek().map_or(UtcMs(i64::MAX), |Reverse((at, ..))| UtcMs(*at))
     }
@@ -346,6 +355,7 @@ impl Exchange {
             Due::End(conn) if self.config.end_by_cut => self.cut(conn),
             Due::End(conn) => self.close(conn, 1001, ""),
             Due::Frame => self.play(),
+            Due::Announce(grace_ms) => self.shut_down(grace_ms),
             Due::Shutdown => {
                 for conn in self.conns.keys().copied().collect::<Vec<_>>() {
                     self.close(conn, 1001, "");

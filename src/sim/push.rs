@@ -60,12 +60,15 @@ pub(super) struct Watch {
     trades: Option<usize>,
     marks: Vec<usize>,
     candles: Vec<usize>,
+    /// When the next look at waiting aggregates is planned, or was.
+    push_at: i64,
 }
 
 impl Exchange {
     /// Lists the symbols and lets them trade through the warm-up, silently.
     pub(super) fn start_market(&mut self, utc: i64) {
         let start = utc - self.config.warm_up_ms.max(0);
+        self.now = start;
         let shortest = if self.spot() { Interval::S1 } else { Interval::M1 };
         let intervals: Vec<Interval> = Interval::ALL.into_iter().filter(|interval| *interval >= shortest).collect();
         for listing in std::mem::take(&mut self.config.symbols) {
@@ -95,21 +98,18 @@ impl Exchange {
 
     /// A taker order: fills, candles, aggregates; and the candle streams at once.
     pub(super) fn order(&mut self, symbol: usize) {
-        let mut fills: Vec<Fill> = Vec::new();
+        let mut fills: Vec<Fill> = std::mem::take(&mut self.fills);
+        fills.clear();
         self.tides[symbol].order(&mut fills);
         let next = self.tides[symbol].next_ms() + self.lag();
         let Some(at_ms) = fills.first().map(|fill| fill.at_ms) else { return };
         let (now, market) = (self.now, self.config.market);
         let book = self.books.at_mut(symbol);
-        let waiting = book.waiting.len();
         for fill in &fills {
             book.add(fill, market, now, (seed_of(fill.id as u64, "") % 9) as i64);
         }
-        let dues: Vec<i64> = book.waiting.iter().map(|(_, due)| *due).collect();
-        // Each aggregate's own moment; those that were closed early have an earlier one now.
-        for due in dues.iter().enumerate().filter(|(at, due)| *at >= waiting || **due <= now + 4).map(|(_, due)| *due) {
-            self.at(due, Due::Push(symbol));
-        }
+        self.fills = fills;
+        self.plan_push(symbol);
         self.at(next, Due::Order(symbol));
         for at in 0..self.watches[symbol].candles.len() {
             let channel = self.watches[symbol].candles[at];
@@ -123,6 +123,17 @@ impl Exchange {
             let Some(channel) = self.watches[symbol].trades.filter(|at| self.listened(*at)) else { continue };
             let raw = text::agg_trade(self.config.market, &self.books.at(symbol).listing, &print);
             self.publish(channel, &raw, false);
+        }
+        self.plan_push(symbol);
+    }
+
+    /// The first aggregate that waits has its moment; one that was closed early has an earlier one now.
+    fn plan_push(&mut self, symbol: usize) {
+        let Some(due) = self.books.at(symbol).waiting.front().map(|(_, due)| *due) else { return };
+        let planned = &mut self.watches[symbol].push_at;
+        if *planned <= self.now || due < *planned {
+            *planned = due;
+            self.at(due, Due::Push(symbol));
         }
     }
 
@@ -146,6 +157,13 @@ impl Exchange {
             self.channels[channel].last_push = self.now;
             self.push_candle(channel, open, false);
         }
+    }
+
+    /// The candle that a stream which begins now would push next: the last one, if nothing has closed it yet.
+    fn open_candle(&self, channel: usize, interval: Interval) -> i64 {
+        let open = open_time(interval, self.now - CLOSING_MS);
+        let Topic::Candles(symbol, _) = self.channels[channel].topic else { return open };
+        self.books.at(symbol).candles.newest(interval).map_or(open, |newest| newest.open_time.max(open))
     }
 
     fn begin_candle(&mut self, channel: usize, open: i64) {
@@ -246,7 +264,7 @@ impl Exchange {
             Root::Spot => true,
             Root::Private | Root::Unrouted => false,
         };
-        if !here || name != name.to_lowercase() {
+        if !here || (name != name.to_lowercase() && !name.starts_with('!')) {
             return None;
         }
         if self.playback.is_some() {
@@ -281,11 +299,12 @@ impl Exchange {
         if self.channels[channel].listeners.is_empty()
             && let Topic::Candles(_, interval) = topic
         {
-            self.begin_candle(channel, open_time(interval, self.now));
+            let open = self.open_candle(channel, interval);
+            self.begin_candle(channel, open);
         }
         self.channels[channel].listeners.push(conn);
         if topic == Topic::Recorded {
-            self.playback_wanted();
+            self.playback_wanted(stream);
         }
     }
 

@@ -14,6 +14,9 @@ use crate::time::{Instant, Span};
 /// and as much again for what failed while others healed.
 const HEAL_WITHIN: Span = Span::from_secs(150);
 
+/// How long a half-open path can look well: `ping_after` and `pong`, and a moment.
+const FOUND_WITHIN: Span = Span::from_secs(26);
+
 /// What a run came to.
 #[derive(Clone, Debug)]
 pub struct Run {
@@ -48,6 +51,8 @@ pub fn run(seed: u64, faulty: Span, canary: Canary, keep_notes: bool) -> Run {
     world.run_for(faulty);
     let mut violations = Vec::new();
     let calm = world.now();
+    // A path that died silently is found by our ping; until then all looks well.
+    world.run_for(FOUND_WITHIN);
     let back = world.run_until(HEAL_WITHIN, all_well);
     let healed_after = back.then(|| world.now().since(calm));
     if !back {
