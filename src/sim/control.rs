@@ -1,0 +1,162 @@
+//! Control messages and what they do to a connection's streams.
+
+use super::exchange::{Due, Exchange, Reply};
+use super::faults::Harm;
+use super::ledger::Violation;
+use super::request::{self, Ask};
+use super::text;
+use super::venue::ConnId;
+use crate::time::UtcMs;
+
+/// The request is over the limit of streams.
+#[derive(Debug)]
+pub(super) struct TooMany;
+
+impl Exchange {
+    /// Obeys a control message, or refuses it.
+    pub(super) fn control(&mut self, conn: ConnId, message: &str, wire_bytes: usize) {
+        self.record(conn, |record| record.messages += 1);
+        if wire_bytes > self.config.limits.control_bytes {
+            // Swallowed: no reply, no effect.
+            self.ledger.violation(UtcMs(self.now), Some(conn), Violation::Oversized);
+            return;
+        }
+        let request = match request::control(message, self.config.market) {
+            Ok(request) => request,
+            Err(refused) => {
+                self.ledger.violation(UtcMs(self.now), Some(conn), Violation::BadRequest);
+                self.reply(conn, text::error_bare(refused.code, &refused.msg), None);
+                return;
+            }
+        };
+        let id = request.id;
+        match request.ask {
+            Ask::Subscribe(streams) => {
+                self.record(conn, |record| record.subscribes += 1);
+                self.on_subscribe(conn, streams, &id);
+            }
+            Ask::Unsubscribe(streams) => {
+                for stream in streams {
+                    self.unlisten(conn, &stream);
+                    if let Some(open) = self.conns.get_mut(&conn) {
+                        open.streams.retain(|name| *name != stream);
+                    }
+                }
+                self.acknowledge(conn, "null", &id);
+            }
+            Ask::List => {
+                let names = self.conns.get(&conn).map_or(&[][..], |open| &open.streams);
+                let result = text::array(names.iter().map(|name| format!("\"{name}\"")));
+                self.acknowledge(conn, &result, &id);
+            }
+            Ask::SetCombined(combined) => {
+                if let Some(open) = self.conns.get_mut(&conn) {
+                    open.combined = combined;
+                }
+                self.acknowledge(conn, "null", &id);
+            }
+            Ask::GetCombined => {
+                let combined = self.conns.get(&conn).is_some_and(|open| open.combined);
+                self.acknowledge(conn, if combined { "true" } else { "false" }, &id);
+            }
+        }
+    }
+
+    fn on_subscribe(&mut self, conn: ConnId, streams: Vec<String>, id: &str) {
+        let Some(ordinal) = self.conns.get(&conn).map(|open| open.ordinal) else { return };
+        let now = UtcMs(self.now);
+        let all = streams.join(" ");
+        let closing = |harm: &Harm| matches!(harm, Harm::CloseOnSubscribe { .. });
+        if let Some((Harm::CloseOnSubscribe { code }, _)) = self.faults.strike(closing, &all, ordinal, now) {
+            self.close(conn, code, "");
+            return;
+        }
+        let refusing = |harm: &Harm| matches!(harm, Harm::AckError { .. });
+        if let Some((Harm::AckError { code, msg, bare }, _)) = self.faults.strike(refusing, &all, ordinal, now) {
+            let text = if bare { text::error_bare(code, msg) } else { text::error_with_id(code, msg, id) };
+            self.reply(conn, text, None);
+            return;
+        }
+        match self.subscribe(conn, streams) {
+            Ok(()) => self.acknowledge_about(conn, "null", id, &all),
+            Err(TooMany) => self.too_many_streams(conn, id),
+        }
+    }
+
+    /// Adds streams to a connection, all or none. Names nobody knows are as good as any.
+    pub(super) fn subscribe(&mut self, conn: ConnId, streams: Vec<String>) -> Result<(), TooMany> {
+        let Some(open) = self.conns.get(&conn) else { return Ok(()) };
+        let (ordinal, mut have) = (open.ordinal, open.streams.len());
+        self.record(conn, |record| record.streams_asked += streams.len() as u64);
+        let mut new: Vec<String> = Vec::new();
+        for stream in streams {
+            let known = self.conns.get(&conn).is_some_and(|open| open.streams.contains(&stream));
+            if !known && !new.contains(&stream) {
+                have += 1;
+                new.push(stream);
+            }
+        }
+        if have > self.config.limits.streams {
+            return Err(TooMany);
+        }
+        for stream in new {
+            let muted = self.faults.strike(|harm| *harm == Harm::Mute, &stream, ordinal, UtcMs(self.now));
+            if muted.is_none() {
+                self.listen(conn, &stream);
+            }
+            if let Some(open) = self.conns.get_mut(&conn) {
+                open.streams.push(stream);
+            }
+        }
+        Ok(())
+    }
+
+    /// Over the cap: an error, then the end; everything subscribed before is lost with it.
+    pub(super) fn too_many_streams(&mut self, conn: ConnId, id: &str) {
+        self.ledger.violation(UtcMs(self.now), Some(conn), Violation::TooManyStreams);
+        let text = text::error_with_id(4, "Too many subscriptions", id);
+        self.reply(conn, text, Some((1008, "Invalid request")));
+    }
+
+    fn acknowledge(&mut self, conn: ConnId, result: &str, id: &str) {
+        self.acknowledge_about(conn, result, id, "");
+    }
+
+    fn acknowledge_about(&mut self, conn: ConnId, result: &str, id: &str, about: &str) {
+        let Some(ordinal) = self.conns.get(&conn).map(|open| open.ordinal) else { return };
+        let now = UtcMs(self.now);
+        if self.faults.strike(|harm| *harm == Harm::AckLost, about, ordinal, now).is_some() {
+            return;
+        }
+        let wrong = self.faults.strike(|harm| *harm == Harm::AckWrongId, about, ordinal, now).is_some();
+        self.reply(conn, text::reply(result, if wrong { "999999999" } else { id }), None);
+    }
+
+    /// Sends a reply after the usual delay, never before an earlier one.
+    fn reply(&mut self, conn: ConnId, text: String, close: Option<(u16, &'static str)>) {
+        let (least, most) = self.config.reply_delay_ms;
+        let delay = self.rng.i64(least.max(0)..=most.max(least).max(0));
+        let Some(ordinal) = self.conns.get(&conn).map(|open| open.ordinal) else { return };
+        let late = |harm: &Harm| matches!(harm, Harm::AckLate { .. });
+        let extra = match self.faults.strike(late, "", ordinal, UtcMs(self.now)) {
+            Some((Harm::AckLate { ms }, _)) => ms,
+            _ => 0,
+        };
+        let Some(open) = self.conns.get_mut(&conn) else { return };
+        let due = (self.now + delay + extra).max(open.replies.back().map_or(0, |reply| reply.due));
+        open.replies.push_back(Reply { due, text: text.into(), close });
+        self.at(due, Due::Reply(conn));
+        self.send_replies(conn);
+    }
+
+    /// Sends the replies that are due.
+    pub(super) fn send_replies(&mut self, conn: ConnId) {
+        while let Some(open) = self.conns.get_mut(&conn) {
+            let Some(reply) = open.replies.pop_front_if(|reply| reply.due <= self.now) else { return };
+            self.actions.push_back((conn, super::venue::Action::Text(reply.text)));
+            if let Some((code, reason)) = reply.close {
+                self.close(conn, code, reason);
+            }
+        }
+    }
+}

@@ -1,0 +1,407 @@
+//! The exchange as a whole: connections, their clocks and their ends. A pure state machine over virtual time.
+//!
+//! Market data is in [`super::push`], control messages in [`super::control`], REST in [`super::rest`].
+
+pub use super::books::Books;
+pub use super::faults::{Fault, FaultId, Harm};
+pub use super::ledger::Ledger;
+pub use super::playback::RecordedFrame;
+pub use super::setup::{Contract, ExchangeConfig, Limits, Listing, Source};
+pub use super::venue::{Action, ConnId, Refusal, RestAnswer, RestRequest};
+
+use super::faults::Faults;
+use super::ledger::{ConnectionRecord, Violation};
+use super::playback::Playback;
+use super::push::{Channel, Watch};
+use super::request::{self, Root};
+use super::rest::Weights;
+use super::tides::Tide;
+use super::{text, tides};
+use crate::config::Market;
+use crate::time::UtcMs;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::rc::Rc;
+
+/// Something the exchange will do by itself. Entries that turn out to be moot are passed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Due {
+    /// The next taker order of a symbol.
+    Order(usize),
+    /// An aggregate of a symbol may be complete.
+    Push(usize),
+    /// A candle of a watched channel ends without a next one.
+    Closing(usize),
+    /// The marks of a second (its ms): all symbols, or those on metals and shares.
+    Marks(i64, bool),
+    /// A control reply of a connection.
+    Reply(ConnId),
+    /// The server's ping.
+    Ping(ConnId),
+    /// Is the pong there?
+    Pong(ConnId),
+    /// The end of a connection's life.
+    End(ConnId),
+    /// The next recorded frame.
+    Frame,
+    /// All connections are closed: the announced shutdown.
+    Shutdown,
+}
+
+/// A control reply on its way.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) due: i64,
+    pub(super) text: Rc<str>,
+    /// And then this end.
+    pub(super) close: Option<(u16, &'static str)>,
+}
+
+/// One open connection.
+#[derive(Debug)]
+pub(super) struct Conn {
+    /// Counted as they were accepted, from 1.
+    pub(super) ordinal: u64,
+    pub(super) root: Root,
+    pub(super) combined: bool,
+    /// Names as asked for, in that order.
+    pub(super) streams: Vec<String>,
+    pub(super) replies: VecDeque<Reply>,
+    /// Open pings: payload and when sent.
+    pings: VecDeque<(String, i64)>,
+}
+
+/// The exchange. See the module.
+#[derive(Debug)]
+pub struct Exchange {
+    pub(super) config: ExchangeConfig,
+    pub(super) now: i64,
+    pub(super) due: BinaryHeap<Reverse<(i64, u64, Due)>>,
+    sequence: u64,
+    pub(super) books: Books,
+    pub(super) tides: Vec<Tide>,
+    pub(super) watches: Vec<Watch>,
+    pub(super) channels: Vec<Channel>,
+    pub(super) by_stream: BTreeMap<String, usize>,
+    pub(super) conns: BTreeMap<ConnId, Conn>,
+    pub(super) actions: VecDeque<(ConnId, Action)>,
+    pub(super) ledger: Ledger,
+    pub(super) faults: Faults,
+    /// Delays and jitter; never the market, which has generators of its own.
+    pub(super) rng: fastrand::Rng,
+    pub(super) playback: Option<Playback>,
+    pub(super) weights: Weights,
+    attempts: VecDeque<i64>,
+    accepted: u64,
+}
+
+impl Exchange {
+    /// An exchange that opens at `utc`, with the past of its warm-up.
+    pub fn new(mut config: ExchangeConfig, utc: UtcMs) -> Self {
+        let faults = Faults::new(std::mem::take(&mut config.faults));
+        let mut exchange = Self {
+            now: utc.0,
+            due: BinaryHeap::new(),
+            sequence: 0,
+            books: Books::default(),
+            tides: Vec::new(),
+            watches: Vec::new(),
+            channels: Vec::new(),
+            by_stream: BTreeMap::new(),
+            conns: BTreeMap::new(),
+            actions: VecDeque::new(),
+            ledger: Ledger::default(),
+            faults,
+            rng: fastrand::Rng::with_seed(tides::seed_of(config.seed, "delays")),
+            playback: None,
+            weights: Weights::default(),
+            attempts: VecDeque::new(),
+            accepted: 0,
+            config,
+        };
+        match std::mem::take(&mut exchange.config.source) {
+            Source::Generated => exchange.start_market(utc.0),
+            Source::Recorded { frames, speed, wait_for_subscriber } => {
+                exchange.start_playback(frames, speed, wait_for_subscriber);
+            }
+        }
+        exchange.advance(utc);
+        exchange
+    }
+
+    /// A client asks to upgrade; `target` is the request target with its query, `/market/stream?streams=a/b`.
+    ///
+    /// # Errors
+    /// [`Refusal`] with the HTTP status.
+    pub fn open(&mut self, target: &str, utc: UtcMs) -> Result<ConnId, Refusal> {
+        self.advance(utc);
+        self.ledger.attempts += 1;
+        let opened = self.try_open(target);
+        if opened.is_err() {
+            self.ledger.refused += 1;
+        }
+        opened
+    }
+
+    fn try_open(&mut self, target: &str) -> Result<ConnId, Refusal> {
+        let refuse = |status| Refusal { status, retry_after_s: None };
+        let limits = self.config.limits;
+        self.attempts.push_back(self.now);
+        while self.attempts.front().is_some_and(|at| *at <= self.now - limits.attempts_window_ms) {
+            self.attempts.pop_front();
+        }
+        if self.attempts.len() > limits.attempts {
+            self.ledger.violation(UtcMs(self.now), None, Violation::TooManyAttempts);
+            let first = self.attempts.front().copied().unwrap_or(self.now);
+            let wait_s = (first + limits.attempts_window_ms - self.now + 999) / 1000;
+            return Err(Refusal { status: 429, retry_after_s: u32::try_from(wait_s).ok() });
+        }
+        let ordinal = self.accepted + 1;
+        let refusal = |harm: &Harm| matches!(harm, Harm::RefuseUpgrade { .. });
+        if let Some((Harm::RefuseUpgrade { status, retry_after_s }, _)) =
+            self.faults.strike(refusal, target, ordinal, UtcMs(self.now))
+        {
+            return Err(Refusal { status, retry_after_s });
+        }
+        if target.len() > limits.target_bytes {
+            self.ledger.violation(UtcMs(self.now), None, Violation::BadTarget);
+            return Err(refuse(414));
+        }
+        let Some(read) = request::target(target, self.config.market) else {
+            self.ledger.violation(UtcMs(self.now), None, Violation::BadTarget);
+            return Err(refuse(404));
+        };
+        self.accepted = ordinal;
+        let id = ConnId(ordinal);
+        self.ledger.connections.entry(id).or_default().opened = UtcMs(self.now);
+        let (root, combined) = (read.root, read.combined);
+        let conn =
+            Conn { ordinal, root, combined, streams: Vec::new(), replies: VecDeque::new(), pings: VecDeque::new() };
+        self.conns.insert(id, conn);
+        self.later(limits.ping_every_ms, Due::Ping(id));
+        self.later(limits.lifetime_ms, Due::End(id));
+        // Names in a listenKey's place are no streams.
+        if root != Root::Private && self.subscribe(id, read.streams).is_err() {
+            self.too_many_streams(id, "null");
+        }
+        Ok(id)
+    }
+
+    /// A text message of a client; `wire_bytes` is its frame's size with header and mask.
+    pub fn on_text(&mut self, conn: ConnId, text: &str, wire_bytes: usize, utc: UtcMs) {
+        self.advance(utc);
+        if self.conns.contains_key(&conn) && self.count(conn) {
+            self.control(conn, text, wire_bytes);
+        }
+    }
+
+    /// A ping of a client. The carrier answers it; it counts as a message.
+    pub fn on_ping(&mut self, conn: ConnId, utc: UtcMs) {
+        self.advance(utc);
+        if self.conns.contains_key(&conn) && self.count(conn) {
+            self.record(conn, |record| record.pings += 1);
+        }
+    }
+
+    /// A pong of a client, which must repeat the payload of an open ping. It counts as a message.
+    pub fn on_pong(&mut self, conn: ConnId, payload: &[u8], utc: UtcMs) {
+        self.advance(utc);
+        if !self.conns.contains_key(&conn) || !self.count(conn) {
+            return;
+        }
+        let Some(open) = self.conns.get_mut(&conn) else { return };
+        match open.pings.iter().position(|(sent, _)| sent.as_bytes() == payload) {
+            Some(at) => {
+                open.pings.drain(..=at);
+                self.record(conn, |record| record.pongs += 1);
+            }
+            None => self.ledger.violation(UtcMs(self.now), Some(conn), Violation::BadPong),
+        }
+    }
+
+    /// The connection ended, by whoever's hand.
+    pub fn on_gone(&mut self, conn: ConnId) {
+        self.forget(conn);
+        self.actions.retain(|(id, _)| *id != conn);
+    }
+
+    /// When the exchange next does something by itself.
+    pub fn next_due(&self) -> UtcMs {
+        self.due.peek().map_or(UtcMs(i64::MAX), |Reverse((at, ..))| UtcMs(*at))
+    }
+
+    /// Does everything that is due up to and including `utc`, in its order. Time never goes back.
+    pub fn advance(&mut self, utc: UtcMs) {
+        while let Some(Reverse((at, ..))) = self.due.peek() {
+            if *at > utc.0 {
+                break;
+            }
+            let Some(Reverse((at, _, due))) = self.due.pop() else { break };
+            self.now = self.now.max(at);
+            self.books.now = UtcMs(self.market_now());
+            self.act(due);
+        }
+        self.now = self.now.max(utc.0);
+        self.books.now = UtcMs(self.market_now());
+    }
+
+    /// What is to be done to which connection, in its order.
+    pub fn poll_action(&mut self) -> Option<(ConnId, Action)> {
+        self.actions.pop_front()
+    }
+
+    /// The books.
+    pub fn truth(&self) -> &Books {
+        &self.books
+    }
+
+    /// What clients did.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// The exchange's clock.
+    pub fn now(&self) -> UtcMs {
+        UtcMs(self.now)
+    }
+
+    /// The configuration, without faults and recorded frames.
+    pub fn config(&self) -> &ExchangeConfig {
+        &self.config
+    }
+
+    /// Open connections.
+    pub fn connections(&self) -> impl Iterator<Item = ConnId> {
+        self.conns.keys().copied()
+    }
+
+    /// True when a recording has been played to its end. Never for a generated market.
+    pub fn done(&self) -> bool {
+        self.playback.as_ref().is_some_and(Playback::done)
+    }
+
+    /// Something goes wrong from now on.
+    pub fn set_fault(&mut self, fault: Fault) -> FaultId {
+        self.faults.add(fault)
+    }
+
+    /// It goes right again.
+    pub fn clear_fault(&mut self, fault: FaultId) {
+        self.faults.remove(fault);
+    }
+
+    /// Everything goes right again.
+    pub fn clear_faults(&mut self) {
+        self.faults.clear();
+    }
+
+    /// Changes the limits; open connections keep the timers they have.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.config.limits = limits;
+    }
+
+    /// Closes a connection with a close frame.
+    pub fn close(&mut self, conn: ConnId, code: u16, reason: &'static str) {
+        if self.forget(conn) {
+            self.actions.push_back((conn, Action::Close { code, reason }));
+        }
+    }
+
+    /// Cuts a connection without a word.
+    pub fn cut(&mut self, conn: ConnId) {
+        if self.forget(conn) {
+            self.actions.push_back((conn, Action::Cut));
+        }
+    }
+
+    /// Says `serverShutdown` on all connections, and closes them with 1001 after `grace_ms`.
+    pub fn shut_down(&mut self, grace_ms: i64) {
+        let bare = text::server_shutdown(UtcMs(self.now));
+        let wrapped = text::combined("!serverShutdown", &bare);
+        for (id, conn) in &self.conns {
+            let text = if conn.combined { &wrapped } else { &bare };
+            self.actions.push_back((*id, Action::Text(text.as_str().into())));
+        }
+        self.later(grace_ms, Due::Shutdown);
+    }
+
+    pub(super) fn later(&mut self, after_ms: i64, due: Due) {
+        self.at(self.now.saturating_add(after_ms), due);
+    }
+
+    pub(super) fn at(&mut self, at: i64, due: Due) {
+        self.sequence += 1;
+        self.due.push(Reverse((at, self.sequence, due)));
+    }
+
+    fn act(&mut self, due: Due) {
+        match due {
+            Due::Order(symbol) => self.order(symbol),
+            Due::Push(symbol) => self.push_trades(symbol),
+            Due::Closing(channel) => self.close_candle(channel),
+            Due::Marks(second, tradfi) => self.marks(second, tradfi),
+            Due::Reply(conn) => self.send_replies(conn),
+            Due::Ping(conn) => self.ping(conn),
+            Due::Pong(conn) => self.miss_pong(conn),
+            Due::End(conn) if self.config.end_by_cut => self.cut(conn),
+            Due::End(conn) => self.close(conn, 1001, ""),
+            Due::Frame => self.play(),
+            Due::Shutdown => {
+                for conn in self.conns.keys().copied().collect::<Vec<_>>() {
+                    self.close(conn, 1001, "");
+                }
+            }
+        }
+    }
+
+    fn ping(&mut self, conn: ConnId) {
+        let payload = self.now.to_string();
+        let Some(open) = self.conns.get_mut(&conn) else { return };
+        open.pings.push_back((payload.clone(), self.now));
+        self.actions.push_back((conn, Action::Ping(payload)));
+        self.later(self.config.limits.pong_within_ms, Due::Pong(conn));
+        self.later(self.config.limits.ping_every_ms, Due::Ping(conn));
+    }
+
+    fn miss_pong(&mut self, conn: ConnId) {
+        let late = |(_, sent): &(String, i64)| *sent + self.config.limits.pong_within_ms <= self.now;
+        if self.conns.get(&conn).is_some_and(|open| open.pings.front().is_some_and(late)) {
+            self.ledger.violation(UtcMs(self.now), Some(conn), Violation::NoPong);
+            self.cut(conn);
+        }
+    }
+
+    /// Counts a client frame. False if it was one too many: then the connection is closed.
+    fn count(&mut self, conn: ConnId) -> bool {
+        let now = UtcMs(self.now);
+        let within = self.ledger.connections.get_mut(&conn).map_or(0, |record| record.count(now));
+        if within <= self.config.limits.messages_per_s {
+            return true;
+        }
+        self.ledger.violation(now, Some(conn), Violation::TooManyMessages);
+        self.close(conn, 1008, "Too many requests");
+        false
+    }
+
+    pub(super) fn record(&mut self, conn: ConnId, change: impl FnOnce(&mut ConnectionRecord)) {
+        if let Some(record) = self.ledger.connections.get_mut(&conn) {
+            change(record);
+        }
+    }
+
+    /// Drops a connection with its subscriptions. False if there was none.
+    fn forget(&mut self, conn: ConnId) -> bool {
+        let Some(gone) = self.conns.remove(&conn) else { return false };
+        for stream in &gone.streams {
+            self.unlisten(conn, stream);
+        }
+        let now = UtcMs(self.now);
+        self.record(conn, |record| record.ended = Some(now));
+        true
+    }
+
+    /// True on spot: no roots, no aggregation window, no marks.
+    pub(super) fn spot(&self) -> bool {
+        self.config.market == Market::Spot
+    }
+}

@@ -1,0 +1,264 @@
+//! Recorded frames, sent again: the same exchange, with a market that happened before.
+//!
+//! Times inside the frames stay as recorded. The books are what the frames said.
+
+use super::books::{Book, Mark, Print};
+use super::candles::{Candle, Candles};
+use super::exchange::{Due, Exchange};
+use super::fields::{elements, field, fields, string};
+use super::push::Watch;
+use super::setup::Listing;
+use crate::fixed::{self, Fixed, Wide};
+use crate::time::UtcMs;
+use crate::wire::Interval;
+
+/// One line of a recording.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordedFrame {
+    /// Receive time, nanoseconds since 1970-01-01Z.
+    pub at_ns: i64,
+    /// The frame as received, wrapped or bare.
+    pub text: String,
+}
+
+#[derive(Debug)]
+struct Played {
+    at_ns: i64,
+    stream: String,
+    data: String,
+}
+
+/// A recording on its way.
+#[derive(Debug)]
+pub struct Playback {
+    frames: Vec<Played>,
+    next: usize,
+    speed: f64,
+    /// The exchange's clock when the first frame was due.
+    started: Option<i64>,
+    /// Frames that belong to no stream: acknowledgements, malformed ones, bare ones of unknown kinds.
+    pub(super) passed_over: usize,
+}
+
+impl Playback {
+    pub(super) fn done(&self) -> bool {
+        self.next >= self.frames.len()
+    }
+
+    fn first_ns(&self) -> i64 {
+        self.frames.first().map_or(0, |frame| frame.at_ns)
+    }
+
+    fn due(&self) -> Option<i64> {
+        let after_ms = (self.frames.get(self.next)?.at_ns - self.first_ns()) as f64 / 1e6 / self.speed;
+        Some(self.started? + after_ms as i64)
+    }
+}
+
+impl Exchange {
+    /// Takes a recording instead of a market. Its symbols are the exchange's.
+    pub(super) fn start_playback(&mut self, recorded: Vec<RecordedFrame>, speed: f64, wait_for_subscriber: bool) {
+        let (total, mut frames) = (recorded.len(), Vec::with_capacity(recorded.len()));
+        for RecordedFrame { at_ns, text } in recorded {
+            if let Some((stream, data)) = split(&text) {
+                frames.push(Played { at_ns, stream, data: data.to_owned() });
+            }
+        }
+        let passed_over = total - frames.len();
+        self.config.symbols.clear();
+        for frame in &frames {
+            let rows = elements(&frame.data).unwrap_or_else(|| vec![&frame.data]);
+            for row in rows {
+                let Some(name) = fields(row).and_then(|all| string(field(&all, "s")?)) else { continue };
+                self.list_recorded(name, row);
+            }
+        }
+        let speed = if speed.is_finite() && speed > 0.0 { speed } else { 1.0 };
+        let started = (!wait_for_subscriber).then_some(self.now);
+        self.playback = Some(Playback { frames, next: 0, speed, started, passed_over });
+        if started.is_some() {
+            self.at(self.now, Due::Frame);
+        }
+    }
+
+    /// Lists a symbol with the decimals its numbers show; trades and candles show more than marks do.
+    fn list_recorded(&mut self, name: &str, row: &str) {
+        let Some(all) = fields(row) else { return };
+        let inner = field(&all, "k").and_then(fields);
+        let price = |key| string(field(inner.as_ref().unwrap_or(&all), key)?);
+        let (price, qty) = match &inner {
+            Some(_) => (price("c"), price("v")),
+            None => (price("p"), price("q")),
+        };
+        let parsed = |text: Option<&str>| text.and_then(|text| fixed::parse(text.as_bytes()).ok());
+        let mut listing = Listing::new(name, price.unwrap_or("1"), 0.0);
+        if let (Some(price), Some(qty)) = (parsed(price), parsed(qty)) {
+            listing.price_decimals = price.decimals;
+            listing.qty_decimals = qty.decimals;
+            listing.tick = Fixed(10_i64.pow(8 - u32::from(price.decimals.min(8))));
+            listing.step = Fixed(10_i64.pow(8 - u32::from(qty.decimals.min(8))));
+        }
+        match self.books.index(name) {
+            None => {
+                self.config.symbols.push(listing.clone());
+                let candles = Candles::pushed(self.config.candles_kept);
+                self.books.add(Book::new(listing, self.config.trades_kept, candles, 0));
+                self.watches.push(Watch::default());
+            }
+            // Until a trade was seen the decimals were a guess.
+            Some(index) if parsed(qty).is_some() && self.books.at(index).fills == 0 => {
+                self.books.at_mut(index).fills = 1;
+                self.config.symbols[index] = listing.clone();
+                self.books.at_mut(index).listing = listing;
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Somebody listens: a recording that waited for that begins.
+    pub(super) fn playback_wanted(&mut self) {
+        let now = self.now;
+        if let Some(playback) = self.playback.as_mut().filter(|playback| playback.started.is_none()) {
+            playback.started = Some(now);
+            self.at(now, Due::Frame);
+        }
+    }
+
+    /// Frames of the recording that belong to no stream and are not sent.
+    pub fn passed_over(&self) -> usize {
+        self.playback.as_ref().map_or(0, |playback| playback.passed_over)
+    }
+
+    /// The market's clock: the recording's in playback, else the exchange's.
+    pub(super) fn market_now(&self) -> i64 {
+        let Some(playback) = &self.playback else { return self.now };
+        let passed = playback.started.map_or(0.0, |started| (self.now - started) as f64 * playback.speed);
+        playback.first_ns() / 1_000_000 + passed as i64
+    }
+
+    /// Sends the frames that are due.
+    pub(super) fn play(&mut self) {
+        while let Some(playback) = &mut self.playback {
+            let Some(due) = playback.due() else { return };
+            if due > self.now {
+                self.at(due, Due::Frame);
+                return;
+            }
+            let at = playback.next;
+            playback.next += 1;
+            let (stream, data) =
+                (std::mem::take(&mut playback.frames[at].stream), std::mem::take(&mut playback.frames[at].data));
+            for row in elements(&data).unwrap_or_else(|| vec![&data]) {
+                self.enter(row);
+            }
+            if let Some(channel) = self.by_stream.get(&stream).copied() {
+                let closing = data.contains(r#""x":true"#);
+                self.publish(channel, &data, closing);
+            }
+        }
+    }
+
+    /// Writes a recorded event into the books. What cannot be read is sent all the same, and not entered.
+    fn enter(&mut self, row: &str) -> Option<()> {
+        let all = fields(row)?;
+        let book = self.books.index(string(field(&all, "s")?)?)?;
+        let book = self.books.at_mut(book);
+        match string(field(&all, "e")?)? {
+            "aggTrade" => {
+                let print = read_print(&all)?;
+                book.last_price = print.price;
+                book.push(print);
+            }
+            "markPriceUpdate" => book.mark = Some(read_mark(&all)?),
+            "kline" => {
+                let inner = fields(field(&all, "k")?)?;
+                let interval = Interval::parse(string(field(&inner, "i")?)?.as_bytes())?;
+                let candle = read_candle(&inner)?;
+                book.candles.put(interval, candle);
+            }
+            _ => {}
+        }
+        Some(())
+    }
+}
+
+/// The stream and the bare payload of a recorded text. A bare one says its stream by its content; a mark price is taken
+/// for one of the second.
+fn split(text: &str) -> Option<(String, &str)> {
+    if let Some(all) = fields(text) {
+        if let (Some(stream), Some(data)) = (field(&all, "stream"), field(&all, "data")) {
+            return Some((string(stream)?.to_owned(), data));
+        }
+        let symbol = string(field(&all, "s")?)?.to_lowercase();
+        let kind = match string(field(&all, "e")?)? {
+            "aggTrade" => "aggTrade".to_owned(),
+            "trade" => "trade".to_owned(),
+            "bookTicker" => "bookTicker".to_owned(),
+            "markPriceUpdate" => "markPrice@1s".to_owned(),
+            "kline" => format!("kline_{}", string(field(&fields(field(&all, "k")?)?, "i")?)?),
+            _ => return None,
+        };
+        return Some((format!("{symbol}@{kind}"), text));
+    }
+    let first = elements(text)?.into_iter().next().and_then(fields)?;
+    (string(field(&first, "e")?)? == "markPriceUpdate").then(|| ("!markPrice@arr@1s".to_owned(), text))
+}
+
+type Fields<'a> = [(&'a str, &'a str)];
+
+fn number(all: &Fields<'_>, key: &str) -> Option<i64> {
+    field(all, key)?.parse().ok()
+}
+
+fn decimal(all: &Fields<'_>, key: &str) -> Option<Fixed> {
+    Fixed::parse(string(field(all, key)?)?).ok()
+}
+
+fn wide(all: &Fields<'_>, key: &str) -> Option<Wide> {
+    fixed::parse(string(field(all, key)?)?.as_bytes()).ok().map(|parsed| Wide(parsed.units))
+}
+
+fn read_print(all: &Fields<'_>) -> Option<Print> {
+    let qty = decimal(all, "q")?;
+    Some(Print {
+        id: number(all, "a")?,
+        price: decimal(all, "p")?,
+        qty,
+        plain_qty: decimal(all, "nq").unwrap_or(qty),
+        first_id: number(all, "f")?,
+        last_id: number(all, "l")?,
+        trade_time: UtcMs(number(all, "T")?),
+        event_time: UtcMs(number(all, "E")?),
+        buyer_is_maker: field(all, "m")?.parse().ok()?,
+    })
+}
+
+fn read_mark(all: &Fields<'_>) -> Option<Mark> {
+    let price = decimal(all, "p")?;
+    Some(Mark {
+        price,
+        index: decimal(all, "i")?,
+        settle: decimal(all, "P").unwrap_or(price),
+        funding: decimal(all, "r"),
+        next_funding: UtcMs(number(all, "T")?),
+        event_time: UtcMs(number(all, "E")?),
+    })
+}
+
+fn read_candle(all: &Fields<'_>) -> Option<Candle> {
+    Some(Candle {
+        open_time: number(all, "t")?,
+        close_time: number(all, "T")?,
+        open: decimal(all, "o")?,
+        high: decimal(all, "h")?,
+        low: decimal(all, "l")?,
+        close: decimal(all, "c")?,
+        volume: wide(all, "v")?,
+        quote_volume: wide(all, "q")?,
+        taker_buy_volume: wide(all, "V")?,
+        taker_buy_quote_volume: wide(all, "Q")?,
+        trades: number(all, "n")?,
+        first_id: number(all, "f")?,
+        last_id: number(all, "L")?,
+    })
+}

@@ -1,0 +1,412 @@
+//! From the market to the connections: what is pushed when, on which stream, to whom, and what goes wrong on the way.
+
+use super::books::{Book, Mark};
+use super::candles::{Candles, open_after, open_time};
+use super::exchange::{Due, Exchange};
+use super::faults::Harm;
+use super::fields;
+use super::request::Root;
+use super::setup::Contract;
+use super::text;
+use super::tides::{Fill, Tide, seed_of};
+use super::venue::{Action, ConnId};
+use crate::config::Market;
+use crate::fixed::{Fixed, ONE};
+use crate::time::UtcMs;
+use crate::wire::Interval;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+/// The exchange learns of a match this long after it.
+const FUTURES_LAG_MS: i64 = 3;
+const SPOT_LAG_MS: i64 = 2;
+/// Marks of metals and shares come this far into the second.
+const TRADFI_OFFSET_MS: i64 = 684;
+/// A candle whose end no trade announces is closed this long after it, or up to 2 ms later.
+const CLOSING_MS: i64 = 2_003;
+/// Rows of the all-market array that nobody here lists: name, price in cents, symbol type.
+const STRANGERS: [(&str, i64, u8); 4] =
+    [("BTCUSD_PERP", 8_309_000, 2), ("ETHUSD_PERP", 266_500, 2), ("ZKUSDT", 14, 1), ("MEGAUSDT", 20, 1)];
+const TRADFI_STRANGERS: [(&str, i64, u8); 2] = [("XAUUSDT", 410_392, 1), ("XAGUSDT", 5_963, 1)];
+
+/// What a stream carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Topic {
+    Trades(usize),
+    /// Each second, or each third one.
+    Marks(usize, i64),
+    Candles(usize, Interval),
+    AllMarks(i64),
+    /// Frames of the recording with this stream's name.
+    Recorded,
+}
+
+/// One stream somebody has listened to.
+#[derive(Debug)]
+pub(super) struct Channel {
+    pub(super) name: Rc<str>,
+    topic: Topic,
+    listeners: Vec<ConnId>,
+    /// Frames kept back, to be sent after the next one.
+    held: BTreeMap<ConnId, Rc<str>>,
+    /// Of a candle stream: the running candle's open time, and when it was last pushed.
+    current: i64,
+    last_push: i64,
+}
+
+/// The channels fed by one symbol.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    trades: Option<usize>,
+    marks: Vec<usize>,
+    candles: Vec<usize>,
+}
+
+impl Exchange {
+    /// Lists the symbols and lets them trade through the warm-up, silently.
+    pub(super) fn start_market(&mut self, utc: i64) {
+        let start = utc - self.config.warm_up_ms.max(0);
+        let shortest = if self.spot() { Interval::S1 } else { Interval::M1 };
+        let intervals: Vec<Interval> = Interval::ALL.into_iter().filter(|interval| *interval >= shortest).collect();
+        for listing in std::mem::take(&mut self.config.symbols) {
+            let first_id = 100_000_000 + (seed_of(self.config.seed, &listing.name) % 3_900_000_000) as i64;
+            let tide = Tide::new(&listing, self.config.seed, self.config.rate, start);
+            let candles = Candles::new(&intervals, self.config.candles_kept);
+            self.config.symbols.push(listing.clone());
+            let index = self.books.add(Book::new(listing, self.config.trades_kept, candles, first_id));
+            self.watches.push(Watch::default());
+            self.at(tide.next_ms() + self.lag(), Due::Order(index));
+            self.tides.push(tide);
+        }
+        if !self.spot() {
+            let second = utc.div_euclid(1000) * 1000;
+            self.at(second + self.mark_jitter(second), Due::Marks(second, false));
+            self.at(second + TRADFI_OFFSET_MS, Due::Marks(second, true));
+        }
+    }
+
+    fn lag(&self) -> i64 {
+        if self.spot() { SPOT_LAG_MS } else { FUTURES_LAG_MS }
+    }
+
+    fn mark_jitter(&self, second: i64) -> i64 {
+        (seed_of(self.config.seed ^ second as u64, "jitter") % 13) as i64
+    }
+
+    /// A taker order: fills, candles, aggregates; and the candle streams at once.
+    pub(super) fn order(&mut self, symbol: usize) {
+        let mut fills: Vec<Fill> = Vec::new();
+        self.tides[symbol].order(&mut fills);
+        let next = self.tides[symbol].next_ms() + self.lag();
+        let Some(at_ms) = fills.first().map(|fill| fill.at_ms) else { return };
+        let (now, market) = (self.now, self.config.market);
+        let book = self.books.at_mut(symbol);
+        let waiting = book.waiting.len();
+        for fill in &fills {
+            book.add(fill, market, now, (seed_of(fill.id as u64, "") % 9) as i64);
+        }
+        let dues: Vec<i64> = book.waiting.iter().map(|(_, due)| *due).collect();
+        // Each aggregate's own moment; those that were closed early have an earlier one now.
+        for due in dues.iter().enumerate().filter(|(at, due)| *at >= waiting || **due <= now + 4).map(|(_, due)| *due) {
+            self.at(due, Due::Push(symbol));
+        }
+        self.at(next, Due::Order(symbol));
+        for at in 0..self.watches[symbol].candles.len() {
+            let channel = self.watches[symbol].candles[at];
+            self.candle_trade(channel, at_ms);
+        }
+    }
+
+    /// Pushes the aggregates that are due.
+    pub(super) fn push_trades(&mut self, symbol: usize) {
+        while let Some(print) = self.books.at_mut(symbol).due(self.now) {
+            let Some(channel) = self.watches[symbol].trades.filter(|at| self.listened(*at)) else { continue };
+            let raw = text::agg_trade(self.config.market, &self.books.at(symbol).listing, &print);
+            self.publish(channel, &raw, false);
+        }
+    }
+
+    /// A trade at `at_ms` moves a candle stream.
+    fn candle_trade(&mut self, channel: usize, at_ms: i64) {
+        let Topic::Candles(_, interval) = self.channels[channel].topic else { return };
+        if !self.listened(channel) {
+            return;
+        }
+        let open = open_time(interval, at_ms);
+        if open > self.channels[channel].current {
+            self.push_candle(channel, self.channels[channel].current, true);
+            self.begin_candle(channel, open);
+        }
+        let pause = match (self.config.market, interval) {
+            (Market::Usdm, _) => 250,
+            (Market::Spot, Interval::S1) => 1_000,
+            (Market::Spot, _) => 2_000,
+        };
+        if self.now - self.channels[channel].last_push >= pause {
+            self.channels[channel].last_push = self.now;
+            self.push_candle(channel, open, false);
+        }
+    }
+
+    fn begin_candle(&mut self, channel: usize, open: i64) {
+        let Topic::Candles(symbol, interval) = self.channels[channel].topic else { return };
+        (self.channels[channel].current, self.channels[channel].last_push) = (open, i64::MIN / 2);
+        let after = CLOSING_MS + (seed_of(open as u64, &self.books.at(symbol).listing.name) % 3) as i64;
+        self.at(open_after(interval, open) + after, Due::Closing(channel));
+    }
+
+    /// No trade has announced the end of the running candle.
+    pub(super) fn close_candle(&mut self, channel: usize) {
+        let Topic::Candles(_, interval) = self.channels[channel].topic else { return };
+        let current = self.channels[channel].current;
+        let next = open_after(interval, current);
+        if self.now < next + CLOSING_MS || !self.listened(channel) {
+            return;
+        }
+        self.push_candle(channel, current, true);
+        self.begin_candle(channel, next);
+    }
+
+    fn push_candle(&mut self, channel: usize, open: i64, closed: bool) {
+        let Topic::Candles(symbol, interval) = self.channels[channel].topic else { return };
+        let book = self.books.at(symbol);
+        let Some(candle) = book.candles.at(interval, open) else { return };
+        if candle.trades == 0 && self.config.skip_empty_candles {
+            return;
+        }
+        let raw = text::kline(self.config.market, &book.listing, interval, &candle, closed, UtcMs(self.now));
+        self.publish(channel, &raw, closed);
+    }
+
+    /// The marks of a second: all symbols, or those on metals and shares.
+    pub(super) fn marks(&mut self, second: i64, tradfi: bool) {
+        let after = if tradfi { TRADFI_OFFSET_MS } else { self.mark_jitter(second + 1000) };
+        self.at(second + 1000 + after, Due::Marks(second + 1000, tradfi));
+        let third = second.rem_euclid(3_000) == 0;
+        let arrays: Vec<usize> = (0..self.channels.len())
+            .filter(|at| {
+                matches!(self.channels[*at].topic, Topic::AllMarks(every) if every == 1 || third) && self.listened(*at)
+            })
+            .collect();
+        let mut rows = Vec::new();
+        for symbol in 0..self.books.len() {
+            let book = self.books.at_mut(symbol);
+            if (book.listing.contract == Contract::TradFi) != tradfi {
+                continue;
+            }
+            let noise = seed_of(second as u64, &book.listing.name);
+            let mark = book.mark_at(second, self.now, noise);
+            let wanted: Vec<usize> = self.watches[symbol]
+                .marks
+                .iter()
+                .copied()
+                .filter(|at| {
+                    matches!(self.channels[*at].topic, Topic::Marks(_, every) if every == 1 || third)
+                        && self.listened(*at)
+                })
+                .collect();
+            if wanted.is_empty() && arrays.is_empty() {
+                continue;
+            }
+            let raw = text::mark_price(&self.books.at(symbol).listing.name, &mark, 1);
+            for channel in wanted {
+                self.publish(channel, &raw, false);
+            }
+            rows.push(raw);
+        }
+        if arrays.is_empty() {
+            return;
+        }
+        let strangers: &[_] = if tradfi { &TRADFI_STRANGERS } else { &STRANGERS };
+        for (name, cents, st) in strangers.iter().filter(|(name, ..)| self.books.index(name).is_none()) {
+            let price = Fixed(cents * (ONE / 100));
+            let mark = Mark {
+                price,
+                index: price,
+                settle: price,
+                funding: Some(Fixed(10_000)),
+                next_funding: UtcMs((second + 28_799_999).div_euclid(28_800_000) * 28_800_000),
+                event_time: UtcMs(self.now),
+            };
+            rows.insert(rows.len() / 2, text::mark_price(name, &mark, *st));
+        }
+        let raw = text::array(&rows);
+        for channel in arrays {
+            self.publish(channel, &raw, false);
+        }
+    }
+
+    /// What a stream name means on a root. `None`: acknowledged like any other, and silent.
+    fn topic(&self, root: Root, stream: &str) -> Option<Topic> {
+        let (name, kind) = stream.split_once('@')?;
+        let public = kind.starts_with("depth") || kind.starts_with("rpiDepth") || kind == "bookTicker";
+        let here = match root {
+            Root::Market => !public,
+            Root::Public => public,
+            Root::Spot => true,
+            Root::Private | Root::Unrouted => false,
+        };
+        if !here || name != name.to_lowercase() {
+            return None;
+        }
+        if self.playback.is_some() {
+            return Some(Topic::Recorded);
+        }
+        let usdm = !self.spot();
+        match (name, kind) {
+            ("!markPrice", "arr@1s") if usdm => return Some(Topic::AllMarks(1)),
+            ("!markPrice", "arr") if usdm => return Some(Topic::AllMarks(3)),
+            _ => {}
+        }
+        let symbol = self.books.index(&name.to_uppercase())?;
+        match kind {
+            "aggTrade" => Some(Topic::Trades(symbol)),
+            "markPrice@1s" if usdm => Some(Topic::Marks(symbol, 1)),
+            "markPrice" if usdm => Some(Topic::Marks(symbol, 3)),
+            _ => {
+                let interval = Interval::parse(kind.strip_prefix("kline_")?.as_bytes())?;
+                (self.spot() || interval != Interval::S1).then_some(Topic::Candles(symbol, interval))
+            }
+        }
+    }
+
+    /// A connection listens to a stream from now on, if there is one of that name at its root.
+    pub(super) fn listen(&mut self, conn: ConnId, stream: &str) {
+        let Some(root) = self.conns.get(&conn).map(|open| open.root) else { return };
+        let Some(topic) = self.topic(root, stream) else { return };
+        let channel = match self.by_stream.get(stream) {
+            Some(channel) => *channel,
+            None => self.new_channel(stream, topic),
+        };
+        if self.channels[channel].listeners.is_empty()
+            && let Topic::Candles(_, interval) = topic
+        {
+            self.begin_candle(channel, open_time(interval, self.now));
+        }
+        self.channels[channel].listeners.push(conn);
+        if topic == Topic::Recorded {
+            self.playback_wanted();
+        }
+    }
+
+    fn new_channel(&mut self, stream: &str, topic: Topic) -> usize {
+        let index = self.channels.len();
+        self.channels.push(Channel {
+            name: stream.into(),
+            topic,
+            listeners: Vec::new(),
+            held: BTreeMap::new(),
+            current: 0,
+            last_push: 0,
+        });
+        self.by_stream.insert(stream.to_owned(), index);
+        match topic {
+            Topic::Trades(symbol) => self.watches[symbol].trades = Some(index),
+            Topic::Marks(symbol, _) => self.watches[symbol].marks.push(index),
+            Topic::Candles(symbol, _) => self.watches[symbol].candles.push(index),
+            Topic::AllMarks(_) | Topic::Recorded => {}
+        }
+        index
+    }
+
+    /// And no longer.
+    pub(super) fn unlisten(&mut self, conn: ConnId, stream: &str) {
+        if let Some(channel) = self.by_stream.get(stream) {
+            let channel = &mut self.channels[*channel];
+            channel.listeners.retain(|id| *id != conn);
+            channel.held.remove(&conn);
+        }
+    }
+
+    fn listened(&self, channel: usize) -> bool {
+        !self.channels[channel].listeners.is_empty()
+    }
+
+    /// Sends a payload to everybody who listens, wrapped or not as they want it.
+    pub(super) fn publish(&mut self, channel: usize, raw: &str, closing: bool) {
+        let name = Rc::clone(&self.channels[channel].name);
+        let (mut bare, mut wrapped): (Option<Rc<str>>, Option<Rc<str>>) = (None, None);
+        for at in 0..self.channels[channel].listeners.len() {
+            let conn = self.channels[channel].listeners[at];
+            let Some((combined, ordinal)) = self.conns.get(&conn).map(|open| (open.combined, open.ordinal)) else {
+                continue;
+            };
+            if !self.faults.is_empty() {
+                self.publish_badly(channel, conn, ordinal, combined, raw, closing);
+                continue;
+            }
+            let shared = if combined { &mut wrapped } else { &mut bare };
+            let text = shared.get_or_insert_with(|| frame(&name, raw, combined));
+            self.actions.push_back((conn, Action::Text(Rc::clone(text))));
+        }
+    }
+
+    /// The same for one listener, with all that can go wrong.
+    fn publish_badly(&mut self, channel: usize, conn: ConnId, ordinal: u64, combined: bool, raw: &str, closing: bool) {
+        let name = Rc::clone(&self.channels[channel].name);
+        let now = UtcMs(self.now);
+        let mut strikes = |wanted: &dyn Fn(&Harm) -> bool| self.faults.strike(|harm| wanted(harm), &name, ordinal, now);
+        if strikes(&|harm| *harm == Harm::Hush || *harm == Harm::Skip).is_some()
+            || closing && strikes(&|harm| *harm == Harm::DropClosing).is_some()
+        {
+            return;
+        }
+        let malformed = strikes(&|harm| matches!(harm, Harm::Malformed(_)));
+        let without = strikes(&|harm| matches!(harm, Harm::WithoutKeys(_)));
+        let extra = strikes(&|harm| *harm == Harm::ExtraKeys).is_some();
+        let shuffled = strikes(&|harm| *harm == Harm::ShuffledKeys).is_some();
+        let twice = strikes(&|harm| *harm == Harm::Duplicate).is_some();
+        let reorder = strikes(&|harm| *harm == Harm::Reorder).is_some();
+        let mut send = |text: Rc<str>| self.actions.push_back((conn, Action::Text(text)));
+        if let Some((Harm::Malformed(texts), strike)) = malformed
+            && let Some(text) = texts.get((strike as usize - 1) % texts.len().max(1))
+        {
+            send(text.as_str().into());
+        }
+        let keys = match &without {
+            Some((Harm::WithoutKeys(keys), _)) => keys.as_slice(),
+            _ => &[],
+        };
+        let changed = (extra || shuffled || !keys.is_empty())
+            .then(|| rewrite(raw, keys, extra, shuffled.then_some(&mut self.rng)))
+            .flatten();
+        let text = frame(&name, changed.as_deref().unwrap_or(raw), combined);
+        if reorder && !self.channels[channel].held.contains_key(&conn) {
+            self.channels[channel].held.insert(conn, text);
+            return;
+        }
+        send(Rc::clone(&text));
+        if twice {
+            send(text);
+        }
+        if let Some(held) = self.channels[channel].held.remove(&conn) {
+            send(held);
+        }
+    }
+}
+
+fn frame(name: &str, raw: &str, combined: bool) -> Rc<str> {
+    if combined { text::combined(name, raw).into() } else { raw.into() }
+}
+
+/// The same payload with keys left out, added or in another order. `None` if it is no object.
+fn rewrite(raw: &str, without: &[&str], extra: bool, mut shuffle: Option<&mut fastrand::Rng>) -> Option<String> {
+    let mut all: Vec<(String, String)> = fields::fields(raw)?
+        .into_iter()
+        .filter(|(key, _)| !without.contains(key))
+        .map(|(key, value)| {
+            let inner = if key == "k" { rewrite(value, without, extra, shuffle.as_deref_mut()) } else { None };
+            (key.to_owned(), inner.unwrap_or_else(|| value.to_owned()))
+        })
+        .collect();
+    if extra {
+        // Known names at a depth where they mean nothing.
+        let nested = r#"{"e":"aggTrade","s":"NOSUCHUSDT","a":1,"p":"0.0","k":{"x":true,"deep":[{"T":[1,2,{}]}]}}"#;
+        all.insert(all.len() / 2, ("zz".to_owned(), nested.to_owned()));
+        all.push(("note".to_owned(), r#""\"}, \\ \u00e9""#.to_owned()));
+    }
+    if let Some(rng) = shuffle {
+        rng.shuffle(&mut all);
+    }
+    Some(fields::object(&all))
+}
