@@ -25,7 +25,7 @@ impl Exchange {
             Ok(request) => request,
             Err(refused) => {
                 self.ledger.violation(UtcMs(self.now), Some(conn), Violation::BadRequest);
-                self.reply(conn, text::error_bare(refused.code, &refused.msg), None);
+                self.reply(conn, text::error_bare(refused.code, &refused.msg), None, "");
                 return;
             }
         };
@@ -46,7 +46,7 @@ impl Exchange {
             }
             Ask::List => {
                 let names = self.conns.get(&conn).map_or(&[][..], |open| &open.streams);
-                let result = text::array(names.iter().map(|name| format!("\"{name}\"")));
+                let result = text::array(names.iter().map(|name| serde_json::Value::from(name.as_str()).to_string()));
                 self.acknowledge(conn, &result, &id);
             }
             Ask::SetCombined(combined) => {
@@ -74,7 +74,7 @@ impl Exchange {
         let refusing = |harm: &Harm| matches!(harm, Harm::AckError { .. });
         if let Some((Harm::AckError { code, msg, bare }, _)) = self.faults.strike(refusing, &all, ordinal, now) {
             let text = if bare { text::error_bare(code, msg) } else { text::error_with_id(code, msg, id) };
-            self.reply(conn, text, None);
+            self.reply(conn, text, None, &all);
             return;
         }
         match self.subscribe(conn, streams) {
@@ -115,7 +115,7 @@ impl Exchange {
     pub(super) fn too_many_streams(&mut self, conn: ConnId, id: &str) {
         self.ledger.violation(UtcMs(self.now), Some(conn), Violation::TooManyStreams);
         let text = text::error_with_id(4, "Too many subscriptions", id);
-        self.reply(conn, text, Some((1008, "Invalid request")));
+        self.reply(conn, text, Some((1008, "Invalid request")), "");
     }
 
     fn acknowledge(&mut self, conn: ConnId, result: &str, id: &str) {
@@ -129,16 +129,16 @@ impl Exchange {
             return;
         }
         let wrong = self.faults.strike(|harm| *harm == Harm::AckWrongId, about, ordinal, now).is_some();
-        self.reply(conn, text::reply(result, if wrong { "999999999" } else { id }), None);
+        self.reply(conn, text::reply(result, if wrong { "999999999" } else { id }), None, about);
     }
 
     /// Sends a reply after the usual delay, never before an earlier one.
-    fn reply(&mut self, conn: ConnId, text: String, close: Option<(u16, &'static str)>) {
+    fn reply(&mut self, conn: ConnId, text: String, close: Option<(u16, &'static str)>, about: &str) {
         let (least, most) = self.config.reply_delay_ms;
         let delay = self.rng.i64(least.max(0)..=most.max(least).max(0));
         let Some(ordinal) = self.conns.get(&conn).map(|open| open.ordinal) else { return };
         let late = |harm: &Harm| matches!(harm, Harm::AckLate { .. });
-        let extra = match self.faults.strike(late, "", ordinal, UtcMs(self.now)) {
+        let extra = match self.faults.strike(late, about, ordinal, UtcMs(self.now)) {
             Some((Harm::AckLate { ms }, _)) => ms,
             _ => 0,
         };

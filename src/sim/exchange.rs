@@ -44,6 +44,8 @@ pub(super) enum Due {
     End(ConnId),
     /// The next recorded frame.
     Frame,
+    /// The planned shutdown is announced, with this grace.
+    Announce(i64),
     /// All connections are closed: the announced shutdown.
     Shutdown,
 }
@@ -124,6 +126,9 @@ impl Exchange {
             Source::Recorded { frames, speed, wait_for_subscriber } => {
                 exchange.start_playback(frames, speed, wait_for_subscriber);
             }
+        }
+        if let Some((at, grace_ms)) = exchange.config.shutdown {
+            exchange.at(at.0, Due::Announce(grace_ms));
         }
         exchange.advance(utc);
         exchange
@@ -346,6 +351,7 @@ impl Exchange {
             Due::End(conn) if self.config.end_by_cut => self.cut(conn),
             Due::End(conn) => self.close(conn, 1001, ""),
             Due::Frame => self.play(),
+            Due::Announce(grace_ms) => self.shut_down(grace_ms),
             Due::Shutdown => {
                 for conn in self.conns.keys().copied().collect::<Vec<_>>() {
                     self.close(conn, 1001, "");

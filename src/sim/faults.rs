@@ -67,6 +67,39 @@ pub enum Harm {
     },
 }
 
+impl Harm {
+    /// Frames that no client may believe, die of, or mistake for something else.
+    pub fn hostile() -> Self {
+        let deep = format!(r#"{{"e":"aggTrade","x":{}{}}}"#, "[".repeat(2_000), "]".repeat(2_000));
+        let trade = |fields: &str| format!(r#"{{"e":"aggTrade","E":1,"s":"BTCUSDT",{fields},"m":true}}"#);
+        Self::Malformed(vec![
+            String::new(),
+            "{".to_owned(),
+            "null".to_owned(),
+            "[]".to_owned(),
+            "[{}]".to_owned(),
+            r#"{"e":"aggTrade"}"#.to_owned(),
+            r#"{"stream":"btcusdt@aggTrade"}"#.to_owned(),
+            r#"{"stream":"btcusdt@aggTrade","data":null}"#.to_owned(),
+            r#"{"e":7,"s":["BTCUSDT"],"a":{"a":1}}"#.to_owned(),
+            trade(r#""a":1,"p":"NaN","q":"1","f":1,"l":1,"T":1"#),
+            trade(r#""a":1,"p":"1e5","q":"1","f":1,"l":1,"T":1"#),
+            trade(r#""a":1,"p":"-1","q":"1","f":1,"l":1,"T":1"#),
+            trade(r#""a":1,"p":"0","q":"0","f":1,"l":1,"T":1"#),
+            trade(r#""a":1,"p":1.5,"q":2,"f":1,"l":1,"T":1"#),
+            trade(r#""a":99999999999999999999,"p":"1","q":"1","f":1,"l":1,"T":1"#),
+            trade(r#""a":1.5,"p":"1","q":"1","f":1,"l":1,"T":1"#),
+            trade(r#""a":-1,"p":"1","q":"1","f":-1,"l":-1,"T":-1"#),
+            trade(r#""a":1,"p":"1.123456789","q":"1","f":2,"l":1,"T":1"#),
+            trade(&format!(r#""a":1,"p":"{}","q":"1","f":1,"l":1,"T":1"#, "9".repeat(400))),
+            r#"{"e":"kline","E":1,"s":"BTCUSDT","k":[]}"#.to_owned(),
+            r#"{"result":{"x":1},"id":{}}"#.to_owned(),
+            "\u{feff}{}".to_owned(),
+            deep,
+        ])
+    }
+}
+
 /// One rule.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fault {

@@ -12,6 +12,7 @@ pub mod exchange;
 pub mod faults;
 pub mod fields;
 pub mod hub;
+pub mod info;
 pub mod ledger;
 pub mod peer;
 pub mod playback;

@@ -11,6 +11,11 @@ use super::setup::Listing;
 use crate::fixed::{self, Fixed, Wide};
 use crate::time::UtcMs;
 use crate::wire::Interval;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+/// A recording that waited for a listener begins so much later: who comes together hears it together.
+const HEAD_START_MS: i64 = 500;
 
 /// One line of a recording.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +29,7 @@ pub struct RecordedFrame {
 #[derive(Debug)]
 struct Played {
     at_ns: i64,
-    stream: String,
+    stream: Rc<str>,
     data: String,
 }
 
@@ -32,6 +37,7 @@ struct Played {
 #[derive(Debug)]
 pub struct Playback {
     frames: Vec<Played>,
+    streams: BTreeSet<Rc<str>>,
     next: usize,
     speed: f64,
     /// The exchange's clock when the first frame was due.
@@ -59,10 +65,12 @@ impl Exchange {
     /// Takes a recording instead of a market. Its symbols are the exchange's.
     pub(super) fn start_playback(&mut self, recorded: Vec<RecordedFrame>, speed: f64, wait_for_subscriber: bool) {
         let (total, mut frames) = (recorded.len(), Vec::with_capacity(recorded.len()));
+        let mut streams: BTreeSet<Rc<str>> = BTreeSet::new();
         for RecordedFrame { at_ns, text } in recorded {
-            if let Some((stream, data)) = split(&text) {
-                frames.push(Played { at_ns, stream, data: data.to_owned() });
-            }
+            let Some((stream, data)) = split(&text) else { continue };
+            let stream = streams.get(stream.as_str()).cloned().unwrap_or_else(|| Rc::from(stream));
+            streams.insert(Rc::clone(&stream));
+            frames.push(Played { at_ns, stream, data: data.to_owned() });
         }
         let passed_over = total - frames.len();
         self.config.symbols.clear();
@@ -75,7 +83,7 @@ impl Exchange {
         }
         let speed = if speed.is_finite() && speed > 0.0 { speed } else { 1.0 };
         let started = (!wait_for_subscriber).then_some(self.now);
-        self.playback = Some(Playback { frames, next: 0, speed, started, passed_over });
+        self.playback = Some(Playback { frames, streams, next: 0, speed, started, passed_over });
         if started.is_some() {
             self.at(self.now, Due::Frame);
         }
@@ -116,12 +124,18 @@ impl Exchange {
     }
 
     /// Somebody listens: a recording that waited for that begins.
-    pub(super) fn playback_wanted(&mut self) {
-        let now = self.now;
-        if let Some(playback) = self.playback.as_mut().filter(|playback| playback.started.is_none()) {
-            playback.started = Some(now);
-            self.at(now, Due::Frame);
+    pub(super) fn playback_wanted(&mut self, stream: &str) {
+        let start = self.now + HEAD_START_MS;
+        let waits = |playback: &&mut Playback| playback.started.is_none() && playback.streams.contains(stream);
+        if let Some(playback) = self.playback.as_mut().filter(waits) {
+            playback.started = Some(start);
+            self.at(start, Due::Frame);
         }
+    }
+
+    /// The streams of the recording, by name.
+    pub fn recorded_streams(&self) -> impl Iterator<Item = &str> {
+        self.playback.iter().flat_map(|playback| playback.streams.iter().map(|stream| &**stream))
     }
 
     /// Frames of the recording that belong to no stream and are not sent.
@@ -132,7 +146,7 @@ impl Exchange {
     /// The market's clock: the recording's in playback, else the exchange's.
     pub(super) fn market_now(&self) -> i64 {
         let Some(playback) = &self.playback else { return self.now };
-        let passed = playback.started.map_or(0.0, |started| (self.now - started) as f64 * playback.speed);
+        let passed = playback.started.map_or(0.0, |started| (self.now - started).max(0) as f64 * playback.speed);
         playback.first_ns() / 1_000_000 + passed as i64
     }
 
@@ -146,12 +160,12 @@ impl Exchange {
             }
             let at = playback.next;
             playback.next += 1;
-            let (stream, data) =
-                (std::mem::take(&mut playback.frames[at].stream), std::mem::take(&mut playback.frames[at].data));
+            let stream = Rc::clone(&playback.frames[at].stream);
+            let data = std::mem::take(&mut playback.frames[at].data);
             for row in elements(&data).unwrap_or_else(|| vec![&data]) {
                 self.enter(row);
             }
-            if let Some(channel) = self.by_stream.get(&stream).copied() {
+            if let Some(channel) = self.by_stream.get(&*stream).copied() {
                 let closing = data.contains(r#""x":true"#);
                 self.publish(channel, &data, closing);
             }

@@ -66,6 +66,7 @@ impl Exchange {
     /// Lists the symbols and lets them trade through the warm-up, silently.
     pub(super) fn start_market(&mut self, utc: i64) {
         let start = utc - self.config.warm_up_ms.max(0);
+        self.now = start;
         let shortest = if self.spot() { Interval::S1 } else { Interval::M1 };
         let intervals: Vec<Interval> = Interval::ALL.into_iter().filter(|interval| *interval >= shortest).collect();
         for listing in std::mem::take(&mut self.config.symbols) {
@@ -146,6 +147,13 @@ impl Exchange {
             self.channels[channel].last_push = self.now;
             self.push_candle(channel, open, false);
         }
+    }
+
+    /// The candle that a stream which begins now would push next: the last one, if nothing has closed it yet.
+    fn open_candle(&self, channel: usize, interval: Interval) -> i64 {
+        let open = open_time(interval, self.now - CLOSING_MS);
+        let Topic::Candles(symbol, _) = self.channels[channel].topic else { return open };
+        self.books.at(symbol).candles.newest(interval).map_or(open, |newest| newest.open_time.max(open))
     }
 
     fn begin_candle(&mut self, channel: usize, open: i64) {
@@ -246,7 +254,7 @@ impl Exchange {
             Root::Spot => true,
             Root::Private | Root::Unrouted => false,
         };
-        if !here || name != name.to_lowercase() {
+        if !here || (name != name.to_lowercase() && !name.starts_with('!')) {
             return None;
         }
         if self.playback.is_some() {
@@ -281,11 +289,12 @@ impl Exchange {
         if self.channels[channel].listeners.is_empty()
             && let Topic::Candles(_, interval) = topic
         {
-            self.begin_candle(channel, open_time(interval, self.now));
+            let open = self.open_candle(channel, interval);
+            self.begin_candle(channel, open);
         }
         self.channels[channel].listeners.push(conn);
         if topic == Topic::Recorded {
-            self.playback_wanted();
+            self.playback_wanted(stream);
         }
     }
 

@@ -5,7 +5,7 @@ use super::exchange::Exchange;
 use super::faults::Harm;
 use super::ledger::Violation;
 use super::venue::{RestAnswer, RestRequest};
-use super::{request, text};
+use super::{info, request, text};
 use crate::config::Market;
 use crate::time::UtcMs;
 use crate::wire::Interval;
@@ -178,7 +178,7 @@ impl Exchange {
     fn exchange_info(&self, params: &mut Params) -> Result<String, Bad> {
         let weight = self.config.limits.weight_per_min;
         let info = |books: Vec<&Book>| {
-            text::exchange_info(
+            info::exchange_info(
                 self.config.market,
                 UtcMs(self.now),
                 weight,

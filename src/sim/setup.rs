@@ -4,6 +4,7 @@ use super::faults::Fault;
 use super::playback::RecordedFrame;
 use crate::config::Market;
 use crate::fixed::{Fixed, ONE};
+use crate::time::UtcMs;
 
 const MINUTE_MS: i64 = 60_000;
 
@@ -40,6 +41,8 @@ pub struct ExchangeConfig {
     pub rest_lag_ms: i64,
     /// 429 and 418 carry `retry-after`.
     pub retry_after: bool,
+    /// Says `serverShutdown` at this moment, and closes all connections so many milliseconds later.
+    pub shutdown: Option<(UtcMs, i64)>,
 }
 
 impl Default for ExchangeConfig {
@@ -67,6 +70,7 @@ impl ExchangeConfig {
             skip_empty_candles: false,
             rest_lag_ms: 0,
             retry_after: true,
+            shutdown: None,
         }
     }
 }

@@ -14,12 +14,12 @@ const HEAT_MS: f64 = 150.0;
 const STORM_CHANCE: f64 = 0.006;
 const STORM_MIN: f64 = 12.0;
 const STORM_EXPONENT: f64 = 1.4;
-const STORM_MAX: f64 = 400.0;
+const STORM_MAX: f64 = 220.0;
 const STORM_MS: f64 = 40.0;
-/// Orders that come from calm for each order there is, after their children and storms (measured: see the tests).
+/// Orders that come from calm for each order there is; the others are children and storms of these.
 const CALM_SHARE: f64 = 0.30;
-/// aggTrades for each taker order.
-const AGGREGATES_PER_ORDER: f64 = 1.15;
+/// aggTrades for each taker order the rate is meant for (measured: see the tests).
+const AGGREGATES_PER_ORDER: f64 = 0.76;
 /// The price's standard deviation over an hour, as a fraction.
 const HOURLY_MOVE: f64 = 0.006;
 /// Chance that the price moves after an order.
@@ -117,7 +117,7 @@ impl Tide {
     pub fn order(&mut self, fills: &mut Vec<Fill>) {
         let at_ms = self.next_ms;
         let excited = self.heat + self.storm > self.calm;
-        if self.rng.f64() < if excited { 0.3 } else { 0.5 } {
+        if self.rng.f64() < if excited { 0.45 } else { 0.55 } {
             self.selling = !self.selling;
         }
         let direction = if self.selling { -1 } else { 1 };
