@@ -14,6 +14,7 @@ use tungstenite::handshake::derive_accept_key;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, Role, WebSocket, WebSocketConfig};
 
+use super::exchange::Exchange;
 use super::venue::{Action, ConnId, Refusal, RestAnswer, RestRequest};
 use crate::time::UtcMs;
 
@@ -40,6 +41,36 @@ pub trait Rules {
     fn poll_action(&mut self) -> Option<(ConnId, Action)>;
     /// One REST request.
     fn rest(&mut self, request: &RestRequest, utc: UtcMs) -> RestAnswer;
+}
+
+impl Rules for Exchange {
+    fn open(&mut self, target: &str, utc: UtcMs) -> Result<ConnId, Refusal> {
+        self.open(target, utc)
+    }
+    fn on_text(&mut self, conn: ConnId, text: &str, wire_bytes: usize, utc: UtcMs) {
+        self.on_text(conn, text, wire_bytes, utc);
+    }
+    fn on_ping(&mut self, conn: ConnId, utc: UtcMs) {
+        self.on_ping(conn, utc);
+    }
+    fn on_pong(&mut self, conn: ConnId, payload: &[u8], utc: UtcMs) {
+        self.on_pong(conn, payload, utc);
+    }
+    fn on_gone(&mut self, conn: ConnId) {
+        self.on_gone(conn);
+    }
+    fn next_due(&self) -> UtcMs {
+        self.next_due()
+    }
+    fn advance(&mut self, utc: UtcMs) {
+        self.advance(utc);
+    }
+    fn poll_action(&mut self) -> Option<(ConnId, Action)> {
+        self.poll_action()
+    }
+    fn rest(&mut self, request: &RestRequest, utc: UtcMs) -> RestAnswer {
+        self.rest(request, utc)
+    }
 }
 
 /// How the server's side wants the connection ended.
