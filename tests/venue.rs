@@ -444,39 +444,3 @@ fn what_goes_wrong_on_purpose() {
     assert!(names.contains(&"BTCUSDT") && names.contains(&"SOLUSDT"));
     assert!(!names.contains(&"ETHUSDT") && !names.contains(&"BNBUSDT"));
 }
-
-#[test]
-fn a_recording_is_sent_again_as_it_was() {
-    let trade = |id: i64, at: i64| {
-        format!(
-            r#"{{"e":"aggTrade","E":{at},"a":{id},"s":"ABCUSDT","p":"10.50","q":"0.100","f":{id},"l":{id},"T":{at},"m":true}}"#
-        )
-    };
-    let candle = r#"{"e":"kline","E":61000,"s":"ABCUSDT","k":{"t":0, "T":59999, "s":"ABCUSDT", "i":"1m", "f":1, "L":3, "o":"10.50", "c":"10.50", "h":"10.50", "l":"10.50", "v":"0.300", "n":3, "x":true, "q":"3.15000", "V":"0.000", "Q":"0.00000", "B":"0"}}"#;
-    let frame = |at_ms: i64, text: String| RecordedFrame { at_ns: at_ms * 1_000_000, text };
-    let frames = vec![
-        frame(1_000, format!(r#"{{"stream":"abcusdt@aggTrade","data":{}}}"#, trade(1, 990))),
-        frame(2_000, r#"{"result":null,"id":1}"#.to_owned()),
-        frame(3_000, trade(2, 2_990)),
-        frame(61_000, format!(r#"{{"stream":"abcusdt@kline_1m","data":{candle}}}"#)),
-    ];
-    let source = Source::Recorded { frames, speed: 10.0, wait_for_subscriber: true };
-    let mut world = World::new(ExchangeConfig { source, ..ExchangeConfig::default() });
-    assert_eq!(world.exchange.recorded_streams().collect::<Vec<_>>(), ["abcusdt@aggTrade", "abcusdt@kline_1m"]);
-    world.pass(60_000);
-    assert_eq!(world.rest("/fapi/v1/exchangeInfo", "").1["symbols"][0]["filters"][0]["tickSize"], "0.01");
-    assert!(!world.exchange.done());
-    world.open("/market/ws/abcusdt@aggTrade/abcusdt@kline_1m");
-    world.open("/market/stream?streams=abcusdt@aggTrade");
-    let texts = world.texts(6_499);
-    let wrapped = |text: &str| format!(r#"{{"stream":"abcusdt@aggTrade","data":{text}}}"#);
-    let (one, two) = (trade(1, 990), trade(2, 2_990));
-    assert_eq!(texts, [one.clone(), wrapped(&one), two.clone(), wrapped(&two)]);
-    assert!(!world.exchange.done());
-    assert_eq!(world.texts(1), [candle]);
-    assert!(world.exchange.done());
-    assert_eq!(world.exchange.passed_over(), 1);
-    assert_eq!(world.exchange.truth().book("ABCUSDT").unwrap().ids(), Some((1, 2)));
-    let (_, rows, _) = world.rest("/fapi/v1/klines", "symbol=ABCUSDT&interval=1m");
-    assert_eq!(rows, json(r#"[[0,"10.50","10.50","10.50","10.50","0.300",59999,"3.15000",3,"0.000","0.00000","0"]]"#));
-}

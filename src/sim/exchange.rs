@@ -15,7 +15,7 @@ use super::playback::Playback;
 use super::push::{Channel, Watch};
 use super::request::{self, Root};
 use super::rest::Weights;
-use super::tides::Tide;
+use super::tides::{Fill, Tide};
 use super::{text, tides};
 use crate::config::Market;
 use crate::time::UtcMs;
@@ -95,6 +95,8 @@ pub struct Exchange {
     pub(super) weights: Weights,
     attempts: VecDeque<i64>,
     accepted: u64,
+    /// Room for the fills of one order.
+    pub(super) fills: Vec<Fill>,
 }
 
 impl Exchange {
@@ -119,6 +121,7 @@ impl Exchange {
             weights: Weights::default(),
             attempts: VecDeque::new(),
             accepted: 0,
+            fills: Vec::new(),
             config,
         };
         match std::mem::take(&mut exchange.config.source) {

@@ -1,7 +1,8 @@
 //! REST `exchangeInfo`: what is listed, with its grid.
 
+use super::number::EIGHT;
 use super::setup::{Contract, Listing};
-use super::text::{EIGHT, array};
+use super::text::array;
 use crate::config::Market;
 use crate::fixed::Fixed;
 use crate::time::UtcMs;

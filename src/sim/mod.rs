@@ -15,6 +15,7 @@ pub mod hub;
 pub mod info;
 pub mod ledger;
 pub mod peer;
+pub mod number;
 pub mod playback;
 pub mod push;
 pub mod request;

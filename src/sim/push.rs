@@ -60,6 +60,8 @@ pub(super) struct Watch {
     trades: Option<usize>,
     marks: Vec<usize>,
     candles: Vec<usize>,
+    /// When the next look at waiting aggregates is planned, or was.
+    push_at: i64,
 }
 
 impl Exchange {
@@ -96,21 +98,18 @@ impl Exchange {
 
     /// A taker order: fills, candles, aggregates; and the candle streams at once.
     pub(super) fn order(&mut self, symbol: usize) {
-        let mut fills: Vec<Fill> = Vec::new();
+        let mut fills: Vec<Fill> = std::mem::take(&mut self.fills);
+        fills.clear();
         self.tides[symbol].order(&mut fills);
         let next = self.tides[symbol].next_ms() + self.lag();
         let Some(at_ms) = fills.first().map(|fill| fill.at_ms) else { return };
         let (now, market) = (self.now, self.config.market);
         let book = self.books.at_mut(symbol);
-        let waiting = book.waiting.len();
         for fill in &fills {
             book.add(fill, market, now, (seed_of(fill.id as u64, "") % 9) as i64);
         }
-        let dues: Vec<i64> = book.waiting.iter().map(|(_, due)| *due).collect();
-        // Each aggregate's own moment; those that were closed early have an earlier one now.
-        for due in dues.iter().enumerate().filter(|(at, due)| *at >= waiting || **due <= now + 4).map(|(_, due)| *due) {
-            self.at(due, Due::Push(symbol));
-        }
+        self.fills = fills;
+        self.plan_push(symbol);
         self.at(next, Due::Order(symbol));
         for at in 0..self.watches[symbol].candles.len() {
             let channel = self.watches[symbol].candles[at];
@@ -124,6 +123,17 @@ impl Exchange {
             let Some(channel) = self.watches[symbol].trades.filter(|at| self.listened(*at)) else { continue };
             let raw = text::agg_trade(self.config.market, &self.books.at(symbol).listing, &print);
             self.publish(channel, &raw, false);
+        }
+        self.plan_push(symbol);
+    }
+
+    /// The first aggregate that waits has its moment; one that was closed early has an earlier one now.
+    fn plan_push(&mut self, symbol: usize) {
+        let Some(due) = self.books.at(symbol).waiting.front().map(|(_, due)| *due) else { return };
+        let planned = &mut self.watches[symbol].push_at;
+        if *planned <= self.now || due < *planned {
+            *planned = due;
+            self.at(due, Due::Push(symbol));
         }
     }
 

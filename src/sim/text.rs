@@ -2,15 +2,13 @@
 
 use super::books::{Mark, Print, quote_decimals};
 use super::candles::Candle;
+use super::number::{EIGHT, number};
 use super::setup::Listing;
 use crate::config::Market;
 use crate::fixed::Fixed;
 use crate::time::UtcMs;
 use crate::wire::Interval;
 use std::fmt::Write;
-
-/// Decimals of every number on spot, and of every mark price.
-pub(super) const EIGHT: u8 = 8;
 
 fn decimals(market: Market, listing: &Listing) -> (u8, u8, u8) {
     match market {
@@ -22,8 +20,8 @@ fn decimals(market: Market, listing: &Listing) -> (u8, u8, u8) {
 /// `aggTrade`
 pub fn agg_trade(market: Market, listing: &Listing, print: &Print) -> String {
     let (price_decimals, qty_decimals, _) = decimals(market, listing);
-    let (symbol, price) = (&listing.name, print.price.show(price_decimals));
-    let (qty, plain) = (print.qty.show(qty_decimals), print.plain_qty.show(qty_decimals));
+    let (symbol, price) = (&listing.name, number(print.price, price_decimals));
+    let (qty, plain) = (number(print.qty, qty_decimals), number(print.plain_qty, qty_decimals));
     let Print { id, first_id, last_id, trade_time, event_time, buyer_is_maker, .. } = print;
     let (trade_time, event_time) = (trade_time.0, event_time.0);
     match market {
@@ -39,8 +37,8 @@ pub fn agg_trade(market: Market, listing: &Listing, print: &Print) -> String {
 /// A row of REST aggTrades.
 pub fn agg_trade_row(market: Market, listing: &Listing, print: &Print) -> String {
     let (price_decimals, qty_decimals, _) = decimals(market, listing);
-    let price = print.price.show(price_decimals);
-    let (qty, plain) = (print.qty.show(qty_decimals), print.plain_qty.show(qty_decimals));
+    let price = number(print.price, price_decimals);
+    let (qty, plain) = (number(print.qty, qty_decimals), number(print.plain_qty, qty_decimals));
     let Print { id, first_id, last_id, trade_time, buyer_is_maker, .. } = print;
     let trade_time = trade_time.0;
     match market {
@@ -55,8 +53,8 @@ pub fn agg_trade_row(market: Market, listing: &Listing, print: &Print) -> String
 
 /// `markPriceUpdate`; `st` is 1 for USD-M, 2 for COIN-M.
 pub fn mark_price(symbol: &str, mark: &Mark, st: u8) -> String {
-    let (price, settle, index) = (mark.price.show(EIGHT), mark.settle.show(EIGHT), mark.index.show(EIGHT));
-    let funding = mark.funding.map_or_else(String::new, |rate| rate.show(EIGHT).to_string());
+    let (price, settle, index) = (number(mark.price, EIGHT), number(mark.settle, EIGHT), number(mark.index, EIGHT));
+    let funding = mark.funding.map_or_else(String::new, |rate| number(rate, EIGHT).to_string());
     let (event_time, next) = (mark.event_time.0, mark.next_funding.0);
     format!(
         r#"{{"e":"markPriceUpdate","E":{event_time},"s":"{symbol}","p":"{price}","ap":"{price}","P":"{settle}","i":"{index}","r":"{funding}","T":{next},"st":{st}}}"#
@@ -78,7 +76,7 @@ pub fn kline(
         Market::Usdm => ", ",
         Market::Spot => ",",
     };
-    let price = |price: Fixed| price.show(price_decimals);
+    let price = |price: Fixed| number(price, price_decimals);
     let mut text = format!(r#"{{"e":"kline","E":{},"s":"{symbol}","k":{{"t":{}"#, event_time.0, candle.open_time);
     // Writing to a String cannot fail.
     let mut put = |key: &str, value: std::fmt::Arguments<'_>| {
@@ -93,12 +91,12 @@ pub fn kline(
     put("c", format_args!(r#""{}""#, price(candle.close)));
     put("h", format_args!(r#""{}""#, price(candle.high)));
     put("l", format_args!(r#""{}""#, price(candle.low)));
-    put("v", format_args!(r#""{}""#, candle.volume.show(qty_decimals)));
+    put("v", format_args!(r#""{}""#, number(candle.volume, qty_decimals)));
     put("n", format_args!("{}", candle.trades));
     put("x", format_args!("{closed}"));
-    put("q", format_args!(r#""{}""#, candle.quote_volume.show(quote_decimals)));
-    put("V", format_args!(r#""{}""#, candle.taker_buy_volume.show(qty_decimals)));
-    put("Q", format_args!(r#""{}""#, candle.taker_buy_quote_volume.show(quote_decimals)));
+    put("q", format_args!(r#""{}""#, number(candle.quote_volume, quote_decimals)));
+    put("V", format_args!(r#""{}""#, number(candle.taker_buy_volume, qty_decimals)));
+    put("Q", format_args!(r#""{}""#, number(candle.taker_buy_quote_volume, quote_decimals)));
     put("B", format_args!(r#""0""#));
     text.push_str("}}");
     text
@@ -110,16 +108,16 @@ pub fn kline_row(market: Market, listing: &Listing, candle: &Candle) -> String {
     format!(
         r#"[{},"{}","{}","{}","{}","{}",{},"{}",{},"{}","{}","0"]"#,
         candle.open_time,
-        candle.open.show(price_decimals),
-        candle.high.show(price_decimals),
-        candle.low.show(price_decimals),
-        candle.close.show(price_decimals),
-        candle.volume.show(qty_decimals),
+        number(candle.open, price_decimals),
+        number(candle.high, price_decimals),
+        number(candle.low, price_decimals),
+        number(candle.close, price_decimals),
+        number(candle.volume, qty_decimals),
         candle.close_time,
-        candle.quote_volume.show(quote_decimals),
+        number(candle.quote_volume, quote_decimals),
         candle.trades,
-        candle.taker_buy_volume.show(qty_decimals),
-        candle.taker_buy_quote_volume.show(quote_decimals),
+        number(candle.taker_buy_volume, qty_decimals),
+        number(candle.taker_buy_quote_volume, quote_decimals),
     )
 }
 
@@ -127,10 +125,10 @@ pub fn kline_row(market: Market, listing: &Listing, candle: &Candle) -> String {
 pub fn premium_index(symbol: &str, mark: &Mark) -> String {
     format!(
         r#"{{"symbol":"{symbol}","markPrice":"{}","indexPrice":"{}","estimatedSettlePrice":"{}","lastFundingRate":"{}","interestRate":"0.00010000","nextFundingTime":{},"time":{}}}"#,
-        mark.price.show(EIGHT),
-        mark.index.show(EIGHT),
-        mark.settle.show(EIGHT),
-        mark.funding.map_or_else(String::new, |rate| rate.show(EIGHT).to_string()),
+        number(mark.price, EIGHT),
+        number(mark.index, EIGHT),
+        number(mark.settle, EIGHT),
+        mark.funding.map_or_else(String::new, |rate| number(rate, EIGHT).to_string()),
         mark.next_funding.0,
         mark.event_time.0,
     )
