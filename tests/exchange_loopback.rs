@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use binance_edge::sim::exchange::{Exchange, ExchangeConfig, RecordedFrame, Source};
 use binance_edge::sim::peer::Rules;
 use binance_edge::sim::serve::{Faults, Pace, ServeOptions, Served, Strike, lost_syn, serve};
 use binance_edge::sim::venue::{Action, ConnId, Refusal, RestAnswer, RestRequest};
@@ -338,6 +339,115 @@ fn what_is_not_tls_or_not_http_harms_nobody() {
     assert_eq!(text(&mut connect(&served, "/ws").unwrap()), "/ws");
 }
 
+#[test]
+fn the_market_is_subscribed_to_by_message_and_acknowledged() {
+    let served = market(ServeOptions::default(), |config| config);
+    let mut client = connect(&served, "/market/stream").unwrap();
+    client
+        .send(Message::text(r#"{"method":"SUBSCRIBE","params":["btcusdt@aggTrade","ethusdt@markPrice@1s"],"id":7}"#))
+        .unwrap();
+    let (mut acks, mut trades, mut marks) = (0, 0, 0);
+    while acks == 0 || trades < 20 || marks == 0 {
+        let frame = json(&text(&mut client));
+        match frame["stream"].as_str() {
+            None => {
+                assert_eq!(frame, serde_json::json!({"result": null, "id": 7}));
+                acks += 1;
+            }
+            Some("btcusdt@aggTrade") => {
+                assert_eq!((&frame["data"]["e"], &frame["data"]["s"]), (&"aggTrade".into(), &"BTCUSDT".into()));
+                trades += 1;
+            }
+            Some("ethusdt@markPrice@1s") => marks += 1,
+            Some(other) => panic!("{other} was not asked for"),
+        }
+    }
+    assert_eq!(acks, 1);
+    client.close(None).unwrap();
+    let (violations, closing) = served.stop(|exchange, closing| (exchange.ledger().violations, closing)).unwrap();
+    assert_eq!((violations, closing.tally.violations, closing.tally.messages), (0, 0, 1));
+}
+
+#[test]
+fn the_market_is_subscribed_to_by_url_and_ids_have_no_holes() {
+    let served = market(ServeOptions::default(), |config| config);
+    let mut client = connect(&served, "/market/ws/btcusdt@aggTrade").unwrap();
+    let ids: Vec<_> = (0..50).map(|_| json(&text(&mut client))["a"].as_i64().unwrap()).collect();
+    assert!(ids.windows(2).all(|pair| pair[1] == pair[0] + 1), "{ids:?}");
+    // The same trades over REST, on the same port.
+    let url = format!("https://{}/fapi/v1/aggTrades?symbol=BTCUSDT&fromId={}&limit=50", served.address, ids[0]);
+    let rows = json(&agent(&served.ca_pem).get(&url).call().unwrap().body_mut().read_to_string().unwrap());
+    let over_rest: Vec<_> = rows.as_array().unwrap().iter().map(|row| row["a"].as_i64().unwrap()).collect();
+    assert_eq!(over_rest, ids);
+}
+
+#[test]
+fn time_and_errors_over_rest() {
+    let served = market(ServeOptions::default(), |config| config);
+    let agent = agent(&served.ca_pem);
+    let at = served.address;
+    let mut time = agent.get(format!("https://{at}/fapi/v1/time")).call().unwrap();
+    assert!(time.headers().contains_key("x-mbx-used-weight-1m"));
+    let told = json(&time.body_mut().read_to_string().unwrap())["serverTime"].as_i64().unwrap();
+    let now = served.with(|exchange, _| exchange.now()).unwrap();
+    assert!(told > 1_600_000_000_000 && told <= now.0, "{told} {now}");
+    let error = agent.get(format!("https://{at}/fapi/v1/nothing")).call().unwrap_err();
+    assert!(matches!(error, ureq::Error::StatusCode(404)), "{error}");
+}
+
+#[test]
+fn a_wrong_path_is_granted_acknowledged_and_silent() {
+    let served = market(ServeOptions { tls: false, ..ServeOptions::default() }, |config| config);
+    let plain =
+        |path: &str| tungstenite::client(format!("ws://{}{path}", served.address), socket(served.address)).unwrap().0;
+    let mut wrong = plain("/ws/btcusdt@aggTrade");
+    let mut right = plain("/market/ws/btcusdt@aggTrade");
+    wrong.send(Message::text(r#"{"method":"SUBSCRIBE","params":["btcusdt@aggTrade"],"id":1}"#)).unwrap();
+    assert_eq!(wrong.read().unwrap(), Message::text(r#"{"result":null,"id":1}"#));
+    for _ in 0..30 {
+        assert!(right.read().unwrap().is_text());
+    }
+    assert_silent(wrong.get_mut());
+}
+
+#[test]
+fn too_many_messages_are_closed_with_1008() {
+    let served = market(ServeOptions::default(), |config| config);
+    let mut client = connect(&served, "/market/stream").unwrap();
+    for id in 0..6 {
+        client.write(Message::text(format!(r#"{{"method":"LIST_SUBSCRIPTIONS","id":{id}}}"#))).unwrap();
+    }
+    client.flush().unwrap();
+    let frame = loop {
+        if let Message::Close(frame) = client.read().unwrap() {
+            break frame.unwrap();
+        }
+    };
+    assert_eq!((u16::from(frame.code), frame.reason.as_str()), (1008, "Too many requests"));
+}
+
+#[test]
+fn a_recording_is_sent_again_as_it_was() {
+    let frames: Vec<_> = (0..5_i64)
+        .map(|n| RecordedFrame {
+            at_ns: 1_700_000_000_000_000_000 + n * 1_000_000_000,
+            text: format!(
+                r#"{{"stream":"btcusdt@aggTrade","data":{{"e":"aggTrade","E":{0},"a":{n},"s":"BTCUSDT","p":"64123.40","q":"0.215","f":{n},"l":{n},"T":{0},"m":false}}}}"#,
+                1_700_000_000_000 + n * 1_000,
+            ),
+        })
+        .collect();
+    let expected: Vec<_> = frames.iter().map(|frame| json(&frame.text)).collect();
+    let served = market(ServeOptions::default(), move |config| ExchangeConfig {
+        source: Source::Recorded { frames, speed: 1000.0, wait_for_subscriber: true },
+        ..config
+    });
+    let mut client = connect(&served, "/market/stream?streams=btcusdt@aggTrade").unwrap();
+    let got: Vec<_> = (0..5).map(|_| json(&text(&mut client))).collect();
+    assert_eq!(got, expected);
+    assert_eq!(served.with(|exchange, _| exchange.done()), Some(true));
+}
+
 /// Longest wait for anything.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -350,6 +460,19 @@ fn any_port() -> SocketAddr {
 
 fn echo(options: ServeOptions) -> Served<Echo> {
     serve(any_port(), |_| Echo::default(), options).unwrap()
+}
+
+/// The real exchange, its market twenty times as busy as usual.
+fn market(
+    options: ServeOptions,
+    change: impl FnOnce(ExchangeConfig) -> ExchangeConfig + Send + 'static,
+) -> Served<Exchange> {
+    let build = |utc| Exchange::new(change(ExchangeConfig { rate: 20.0, ..ExchangeConfig::default() }), utc);
+    serve(any_port(), build, options).unwrap()
+}
+
+fn json(text: &str) -> serde_json::Value {
+    serde_json::from_str(text).unwrap()
 }
 
 fn socket(address: SocketAddr) -> TcpStream {

@@ -2,7 +2,8 @@
 //!
 //! [`exchange::Exchange`] is a pure state machine: it is told what clients sent and what time it is, and asked what to
 //! send. It shares the vocabulary of [`crate::wire`] (names, intervals, numbers) and none of its readers or writers, so
-//! that a misunderstanding on one side cannot agree with itself on the other.
+//! that a misunderstanding on one side cannot agree with itself on the other. [`peer`] and [`hub`] are its connections
+//! without sockets, [`serve`] the same behind real ones.
 
 pub mod audit;
 pub mod books;

@@ -1,0 +1,406 @@
+//! `binance-edge exchange`: the built-in exchange alone, for any other client.
+//!
+//! What it prints to stdout is TOML from the first line to the last: the block that a configuration needs to use it, and
+//! at the end what was served, as comments.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, bounded};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::config::Market;
+use crate::sim::exchange::{Exchange, ExchangeConfig, RecordedFrame, Source};
+use crate::sim::serve::{ServeOptions, Served, serve};
+
+/// What `exchange` takes.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ExchangeArgs {
+    /// Address to listen on; port 0 takes a free one.
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:0")]
+    pub listen: SocketAddr,
+    /// Recorded frames to send instead of a market of its own (plain or .zst, in the order given).
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub frames: Vec<PathBuf>,
+    /// How many times faster than recorded, or than the real market.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = factor)]
+    pub speed: f64,
+    /// Same seed, same market.
+    #[arg(long, default_value = "1")]
+    pub seed: u64,
+    /// Multiplies the trades of every symbol.
+    #[arg(long, value_name = "X", default_value = "1", value_parser = factor)]
+    pub rate: f64,
+    /// Which of the venue's markets it is.
+    #[arg(long, value_enum, default_value = "usdm")]
+    pub market: MarketArg,
+}
+
+/// A market, as typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum MarketArg {
+    /// USD-M futures.
+    Usdm,
+    /// Spot.
+    Spot,
+}
+
+/// Serves until SIGINT or SIGTERM; a second one ends the process at once.
+pub fn run(args: ExchangeArgs) -> ExitCode {
+    // Where `main` has set up its own logger already, that one stays.
+    let _ = env_logger::Builder::new()
+        .filter_level(log::LevelFilter::Warn)
+        .filter_module("binance_edge", log::LevelFilter::Info)
+        .try_init();
+    let served = signals().map_err(|error| format!("cannot handle signals: {error}")).and_then(|stop| {
+        serve_until(&args, &mut io::stdout(), |_| {
+            // Disconnected cannot be: the thread behind it lives as long as the process. It would mean the same.
+            let _ = stop.recv();
+        })
+    });
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "exchange: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Tells of the first SIGINT or SIGTERM, and ends the process at a second one.
+fn signals() -> io::Result<Receiver<()>> {
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let (tell, told) = bounded(1);
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        let mut first: Option<Instant> = None;
+        for signal in signals.forever() {
+            match first {
+                None => {
+                    first = Some(Instant::now());
+                    let _ = tell.send(());
+                }
+                Some(at) if at.elapsed() < SAME_SIGNAL => {}
+                Some(_) => signal_hook::low_level::exit(128 + signal),
+            }
+        }
+    })?;
+    Ok(told)
+}
+
+/// Serves until `wait` returns.
+fn serve_until(args: &ExchangeArgs, out: &mut impl Write, wait: impl FnOnce(&Served<Exchange>)) -> Result<(), String> {
+    let config = configure(args)?;
+    let served = serve(args.listen, move |utc| Exchange::new(config, utc), ServeOptions::default())
+        .map_err(|error| format!("cannot listen on {}: {error}", args.listen))?;
+    let ca = CaFile::create(&served.ca_pem).map_err(|error| format!("cannot write the CA file: {error}"))?;
+    // A reader of stdout that went away is no reason to stop serving.
+    let _ = out.write_all(block(args.market, served.address, &ca.path).as_bytes()).and_then(|()| out.flush());
+    wait(&served);
+    let closing = served.stop(|exchange, closing| {
+        use std::fmt::Write as _;
+        let ledger = exchange.ledger();
+        let mut told = format!(
+            "# served {} connections: {} WebSockets ({} refused), {} REST requests\n\
+             # {} messages in, {} frames out, {} clients cut for not reading\n\
+             # violations: {} of the exchange's rules, {} of the protocols\n",
+            closing.connections,
+            closing.tally.upgrades,
+            closing.tally.refused,
+            closing.tally.requests,
+            closing.tally.messages,
+            closing.tally.frames,
+            closing.tally.slow,
+            ledger.violations,
+            closing.tally.violations,
+        );
+        for (utc, conn, what) in ledger.first_violations.iter().take(VIOLATIONS_TOLD) {
+            let whose = conn.map_or_else(String::new, |conn| format!(" on WebSocket {}", conn.0));
+            let _ = writeln!(told, "#   {utc} {what:?}{whose}");
+        }
+        told
+    });
+    let closing = closing.ok_or("it did not stop in time")?;
+    let _ = out.write_all(closing.as_bytes()).and_then(|()| out.flush());
+    Ok(())
+}
+
+fn configure(args: &ExchangeArgs) -> Result<ExchangeConfig, String> {
+    let market = match args.market {
+        MarketArg::Usdm => Market::Usdm,
+        MarketArg::Spot => Market::Spot,
+    };
+    let mut config = ExchangeConfig::of(market);
+    config.seed = args.seed;
+    config.rate = args.rate;
+    if args.frames.is_empty() {
+        config.rate *= args.speed;
+        return Ok(config);
+    }
+    let mut recording = Recording::default();
+    for path in &args.frames {
+        recording.read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    if recording.malformed + recording.foreign > 0 {
+        log::warn!(
+            "{} malformed lines and {} frames of a stream's second source are left out",
+            recording.malformed,
+            recording.foreign
+        );
+    }
+    if recording.frames.is_empty() {
+        return Err("the recordings hold no frame".to_owned());
+    }
+    log::info!("{} recorded frames; they begin with the first subscription", recording.frames.len());
+    config.source = Source::Recorded { frames: recording.frames, speed: args.speed, wait_for_subscriber: true };
+    Ok(config)
+}
+
+/// Recorded frames, as read from files one after another.
+#[derive(Debug, Default)]
+struct Recording {
+    frames: Vec<RecordedFrame>,
+    /// Lines that are no frame.
+    malformed: u64,
+    /// Frames of a stream that another source recorded first: two sources of one stream do not share an id space.
+    foreign: u64,
+    source_of: BTreeMap<String, String>,
+}
+
+impl Recording {
+    /// Reads a file, plain or zstd. Of one that was cut short the readable frames count.
+    fn read(&mut self, path: &Path) -> io::Result<()> {
+        let mut file = BufReader::new(File::open(path)?);
+        if file.fill_buf()?.starts_with(&ZSTD_MAGIC) {
+            self.lines(path, BufReader::new(zstd::stream::read::Decoder::with_buffer(file)?));
+        } else {
+            self.lines(path, file);
+        }
+        Ok(())
+    }
+
+    fn lines(&mut self, path: &Path, mut reader: impl BufRead) {
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            match reader.by_ref().take(LINE_MAX).read_until(b'\n', &mut line) {
+                Ok(0) => return,
+                Ok(_) => {
+                    let text = line.strip_suffix(b"\n").unwrap_or(&line);
+                    let text = text.strip_suffix(b"\r").unwrap_or(text);
+                    match std::str::from_utf8(text) {
+                        Ok("") => {}
+                        Ok(text) => self.line(text),
+                        Err(_) => self.malformed += 1,
+                    }
+                }
+                Err(error) => {
+                    log::warn!("{}: the tail cannot be read: {error}", path.display());
+                    return;
+                }
+            }
+        }
+    }
+
+    /// `<ns> TAB <source> TAB <frame>`, or a bare frame, which is sent at the time that it bears itself.
+    fn line(&mut self, line: &str) {
+        let last_ns = self.frames.last().map_or(0, |frame| frame.at_ns);
+        let mut columns = line.splitn(3, '\t');
+        let (at_ns, source, text) = match (columns.next(), columns.next(), columns.next()) {
+            (Some(at), Some(source), Some(text)) => match at.parse() {
+                Ok(at_ns) => (at_ns, source, text),
+                Err(_) => return self.malformed += 1,
+            },
+            (Some(text), None, None) if text.starts_with(['{', '[']) => {
+                (event_ns(text).map_or(last_ns, |at_ns| at_ns.max(last_ns)), "-", text)
+            }
+            _ => return self.malformed += 1,
+        };
+        if let Some(stream) = text.strip_prefix("{\"stream\":\"").and_then(|rest| rest.split('"').next()) {
+            let first = self.source_of.entry(stream.to_owned()).or_insert_with(|| source.to_owned());
+            if first != source {
+                self.foreign += 1;
+                return;
+            }
+        }
+        self.frames.push(RecordedFrame { at_ns, text: text.to_owned() });
+    }
+}
+
+/// The event time of a frame, its first `"E":` in ms.
+fn event_ns(text: &str) -> Option<i64> {
+    let digits = text.split_once("\"E\":")?.1;
+    let end = digits.find(|c: char| !c.is_ascii_digit())?;
+    digits[..end].parse::<i64>().ok()?.checked_mul(1_000_000)
+}
+
+/// A configuration that uses this exchange.
+fn block(market: MarketArg, address: SocketAddr, ca: &Path) -> String {
+    // An address that means all of them is nobody's name.
+    let ip = match address.ip() {
+        ip if !ip.is_unspecified() => ip,
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+    };
+    let at = SocketAddr::new(ip, address.port());
+    // JSON's escapes are TOML's.
+    let ca = serde_json::Value::from(ca.to_string_lossy()).to_string();
+    let (name, streams) = match market {
+        MarketArg::Usdm => {
+            ("usdm", format!("market_ws = \"wss://{at}/market\"\nprivate_ws = \"wss://{at}/private\"\n"))
+        }
+        MarketArg::Spot => ("spot", format!("market_ws = \"wss://{at}\"\n")),
+    };
+    format!(
+        "[exchange]\nenvironment = \"custom\"\nmarket = \"{name}\"\n\n\
+         [exchange.custom]\n{streams}rest = \"https://{at}\"\nca_file = {ca}\n\n"
+    )
+}
+
+/// The CA of this run in a file of its own, which goes with the process.
+struct CaFile {
+    path: PathBuf,
+}
+
+impl CaFile {
+    fn create(pem: &str) -> io::Result<Self> {
+        let mut last = io::ErrorKind::AlreadyExists.into();
+        for _ in 0..CA_NAMES_TRIED {
+            let name = format!("binance-edge-ca-{}-{:08x}.pem", std::process::id(), fastrand::u32(..));
+            let path = std::env::temp_dir().join(name);
+            // Never through a link that somebody else put there.
+            match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+                Ok(mut file) => {
+                    let this = Self { path };
+                    File::write_all(&mut file, pem.as_bytes())?;
+                    return Ok(this);
+                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => last = error,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last)
+    }
+}
+
+impl Drop for CaFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// A positive, finite number.
+fn factor(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(factor) if factor.is_finite() && factor > 0.0 => Ok(factor),
+        _ => Err("expected a number above 0".to_owned()),
+    }
+}
+
+/// Of the violations that were remembered, so many are printed.
+const VIOLATIONS_TOLD: usize = 20;
+const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+/// Longest line; far above any frame that the client side accepts.
+const LINE_MAX: u64 = 16 * 1024 * 1024;
+/// One wish to stop can arrive as two signals: `timeout` signals its child and then the whole group, a terminal the group
+/// and a wrapper its child again. Nobody presses Ctrl-C twice in this time.
+const SAME_SIGNAL: Duration = Duration::from_millis(200);
+const CA_NAMES_TRIED: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[derive(Debug, clap::Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: ExchangeArgs,
+    }
+
+    fn args(words: &[&str]) -> Result<ExchangeArgs, clap::Error> {
+        Cli::try_parse_from([&["exchange"], words].concat()).map(|cli| cli.args)
+    }
+
+    #[test]
+    fn what_is_typed_is_checked() {
+        let plain = args(&[]).unwrap();
+        assert_eq!(
+            (plain.listen.to_string().as_str(), plain.speed, plain.market),
+            ("127.0.0.1:0", 1.0, MarketArg::Usdm)
+        );
+        assert_eq!(args(&["--frames", "a", "b", "--speed", "2.5"]).unwrap().frames.len(), 2);
+        assert_eq!(args(&["--market", "spot"]).unwrap().market, MarketArg::Spot);
+        for bad in [["--speed", "0"], ["--speed", "nan"], ["--rate", "-1"], ["--listen", "localhost:1"]] {
+            assert!(args(&bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn it_prints_a_configuration_that_reaches_it_and_takes_its_file_away() {
+        let args = args(&["--market", "usdm", "--seed", "7"]).unwrap();
+        let mut out = Vec::new();
+        let mut file = PathBuf::new();
+        let seen = &mut file;
+        serve_until(&args, &mut out, |served| {
+            let ca = std::env::temp_dir();
+            let named = format!("binance-edge-ca-{}-", std::process::id());
+            let found = std::fs::read_dir(ca).unwrap().filter_map(Result::ok).map(|entry| entry.path()).find(|path| {
+                path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&named))
+                    && std::fs::read_to_string(path).is_ok_and(|pem| pem == served.ca_pem)
+            });
+            *seen = found.unwrap();
+            assert_eq!(std::fs::metadata(&seen).unwrap().permissions().mode() & 0o777, 0o600);
+        })
+        .unwrap();
+        assert!(!file.exists());
+        let out = String::from_utf8(out).unwrap();
+        let toml: toml::Table = out.parse().unwrap();
+        let exchange = toml["exchange"].as_table().unwrap();
+        assert_eq!((exchange["environment"].as_str(), exchange["market"].as_str()), (Some("custom"), Some("usdm")));
+        let custom = exchange["custom"].as_table().unwrap();
+        assert_eq!(custom["ca_file"].as_str().unwrap(), file.to_str().unwrap());
+        let at = custom["rest"].as_str().unwrap().strip_prefix("https://127.0.0.1:").unwrap();
+        assert_eq!(custom["market_ws"].as_str().unwrap(), format!("wss://127.0.0.1:{at}/market"));
+        assert_eq!(custom["private_ws"].as_str().unwrap(), format!("wss://127.0.0.1:{at}/private"));
+        assert!(out.contains("# served 0 connections"), "{out}");
+    }
+
+    #[test]
+    fn a_taken_port_is_named() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = taken.local_addr().unwrap().to_string();
+        let error = serve_until(&args(&["--listen", &at]).unwrap(), &mut Vec::new(), |_| {}).unwrap_err();
+        assert!(error.contains(&at), "{error}");
+    }
+
+    #[test]
+    fn an_address_that_means_all_is_not_printed() {
+        let printed = block(MarketArg::Spot, "0.0.0.0:9443".parse().unwrap(), Path::new("/tmp/a \"b\".pem"));
+        assert!(printed.contains("market_ws = \"wss://127.0.0.1:9443\"\n"), "{printed}");
+        let toml: toml::Table = printed.parse().unwrap();
+        assert_eq!(toml["exchange"]["custom"]["ca_file"].as_str(), Some("/tmp/a \"b\".pem"));
+    }
+
+    #[test]
+    fn recordings_are_read_as_they_are_and_what_is_no_frame_is_counted() {
+        let wrapped = r#"{"stream":"btcusdt@aggTrade","data":{"e":"aggTrade","E":1700000000123,"s":"BTCUSDT"}}"#;
+        let mut recording = Recording::default();
+        let text = format!(
+            "5\tum\t{wrapped}\n6\tspot\t{wrapped}\r\n\nnonsense\nx\tum\t{{}}\n{wrapped}\n[1]\n7\tum\t{wrapped}"
+        );
+        recording.lines(Path::new("-"), text.as_bytes());
+        let at: Vec<_> = recording.frames.iter().map(|frame| frame.at_ns).collect();
+        assert_eq!(at, [5, 5, 7]);
+        assert_eq!((recording.malformed, recording.foreign), (2, 2));
+        assert_eq!(event_ns(wrapped), Some(1_700_000_000_123_000_000));
+    }
+}

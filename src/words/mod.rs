@@ -1,0 +1,3 @@
+//! The words of the command line, a file each.
+
+pub mod exchange;
