@@ -9,3 +9,4 @@ pub mod sim;
 pub mod status;
 pub mod time;
 pub mod wire;
+pub mod words;
