@@ -1,2 +1,33 @@
-//! The words of the command line.
-fn main() {}
+//! The words of the command line; what each of them does is in `binance_edge::words`.
+
+use binance_edge::words;
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// A low-latency edge process for Binance market data
+#[derive(Parser)]
+#[command(version, propagate_version = true, disable_help_subcommand = true)]
+#[command(after_help = "Exit codes: 0 done as asked, 1 it ran and something failed, 2 usage or configuration.")]
+struct Line {
+    #[command(subcommand)]
+    word: Word,
+}
+
+/// In the order in which they are listed.
+#[derive(Subcommand)]
+enum Word {
+    /// Run the built-in exchange alone, for any other client
+    Exchange(words::exchange::ExchangeArgs),
+    /// Show what a running process says of itself
+    Status(words::status::StatusArgs),
+    /// Show the effective configuration, secrets masked
+    Config(words::config::ConfigArgs),
+}
+
+fn main() -> ExitCode {
+    match Line::parse().word {
+        Word::Exchange(args) => words::exchange::run(args),
+        Word::Status(args) => words::status::run(args),
+        Word::Config(args) => words::config::run(args),
+    }
+}

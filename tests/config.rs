@@ -539,3 +539,64 @@ fn a_configuration_can_be_made_without_a_file() {
     assert_eq!((config.store_path.clone(), config.http_listen.port()), (None, 0));
     assert_eq!(good(&config.to_toml()), config);
 }
+
+/// The samples, as they are installed.
+fn sample(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name);
+    std::fs::read_to_string(path).expect("the sample exists")
+}
+
+#[test]
+fn the_samples_are_good() {
+    for name in ["mainnet.toml", "testnet.toml", "spot.toml", "demo.toml"] {
+        config::parse(&sample(name), Path::new(name), Path::new("/etc/edge"))
+            .unwrap_or_else(|errors| panic!("{errors}"));
+    }
+    assert_eq!(good(&sample("testnet.toml")).exchange.environment, Environment::Testnet);
+    assert_eq!(good(&sample("spot.toml")).exchange.market, Market::Spot);
+    assert_eq!(good(&sample("demo.toml")).exchange.environment, Environment::Custom);
+}
+
+#[test]
+fn the_full_sample_is_the_defaults() {
+    assert_eq!(good(&sample("mainnet.toml")), good("[streams]\nsymbols = [\"BTCUSDT\", \"ETHUSDT\"]"));
+}
+
+#[test]
+fn the_full_sample_has_every_key_and_those_that_are_off_are_good_too() {
+    let on = |line: &str| match line.strip_prefix('#') {
+        Some(rest) if !rest.starts_with(' ') => format!("{rest}\n"),
+        _ => format!("{line}\n"),
+    };
+    let all: String = sample("mainnet.toml").lines().map(on).collect();
+    let keys = |text: &str| {
+        let mut keys = std::collections::BTreeSet::new();
+        let table: toml::Table = text.parse().unwrap();
+        let mut open = vec![(String::new(), &table)];
+        while let Some((path, table)) = open.pop() {
+            for (key, value) in table {
+                let path = format!("{path}.{key}");
+                let inner = value.as_table().or_else(|| value.as_array()?.first()?.as_table());
+                open.extend(inner.map(|table| (path.clone(), table)));
+                keys.insert(path);
+            }
+        }
+        keys
+    };
+    let elsewhere = "exchange.market = \"\"\n[exchange.custom]\nca_file = \"\"\n[exchange.keys]\nsecret_env = \"\"\n[runtime]\ncpu = 0\n";
+    let known = keys(FULL).into_iter().chain(keys(elsewhere)).collect();
+    let known: std::collections::BTreeSet<String> = known;
+    assert_eq!(keys(&all).symmetric_difference(&known).collect::<Vec<_>>(), Vec::<&String>::new());
+
+    // Two of them exclude others, and one needs a file.
+    let usable: String =
+        all.lines()
+            .filter(|line| !line.starts_with("ca_file") && !line.starts_with("private_key_file"))
+            .map(|line| {
+                if line.starts_with("environment") { "environment = \"custom\"\n".into() } else { format!("{line}\n") }
+            })
+            .collect();
+    let config = good(&usable);
+    assert_eq!((config.plans.len(), config.runtime.cpu), (1, Some(0)));
+    assert!(config.alerts.telegram.is_some() && config.exchange.keys.secret_env.is_some());
+}
