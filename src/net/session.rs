@@ -23,8 +23,9 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-/// Most messages a second that we send on one connection, pings and pongs included. The venue's strictest limit is 5.
-const MESSAGES_PER_S: usize = 4;
+/// Between two messages of ours, pings and pongs included: four a second, evenly. The venue's strictest limit is five in
+/// any second, and a path that hesitates pushes them together.
+const MESSAGE_EVERY: Span = Span::from_ms(250);
 /// Bytes waiting for a peer that does not read.
 const BACKLOG_BYTES_MAX: usize = 64 * 1024;
 /// Addresses of one name that are tried.
@@ -162,9 +163,8 @@ pub struct Session {
     farewell: Vec<u8>,
     last_byte: Instant,
     pinged: Option<Instant>,
-    /// When the newest messages went out, a ring.
-    sent: [Option<Instant>; MESSAGES_PER_S],
-    sent_next: usize,
+    /// When the next message of ours may go out.
+    may_send_at: Instant,
     /// Asked to stay away until then.
     hold_until: Instant,
     requests: VecDeque<Request>,
@@ -193,8 +193,7 @@ impl Session {
             farewell: Vec::new(),
             last_byte: now,
             pinged: None,
-            sent: [None; MESSAGES_PER_S],
-            sent_next: 0,
+            may_send_at: Instant::ZERO,
             hold_until: Instant::ZERO,
             requests: VecDeque::new(),
             events: VecDeque::new(),
@@ -525,10 +524,7 @@ impl Session {
 
     /// When the next message may be sent; in the past if it may be sent now.
     pub fn may_send_at(&self) -> Instant {
-        match self.sent[self.sent_next] {
-            Some(oldest) => oldest + Span::from_secs(1),
-            None => Instant::ZERO,
-        }
+        self.may_send_at
     }
 
     /// Sends a text message within the venue's limits.
@@ -739,8 +735,7 @@ impl Session {
     // ---- the outgoing budget
 
     fn count_message(&mut self, now: Instant) {
-        self.sent[self.sent_next] = Some(now);
-        self.sent_next = (self.sent_next + 1) % MESSAGES_PER_S;
+        self.may_send_at = now + MESSAGE_EVERY;
     }
 
     fn pong_due(&self, now: Instant) -> bool {

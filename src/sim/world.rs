@@ -101,6 +101,8 @@ pub struct World {
     notes: Vec<Stamped>,
     keep_notes: bool,
     steps: u64,
+    /// The engine would spin: time stands still from here on.
+    stuck: bool,
 }
 
 impl World {
@@ -129,6 +131,7 @@ impl World {
             notes: Vec::new(),
             keep_notes: true,
             steps: 0,
+            stuck: false,
         }
     }
 
@@ -245,6 +248,9 @@ impl World {
 
     /// One thing that happens before `end`; false if there is none.
     fn step(&mut self, end: Instant) -> bool {
+        if self.stuck {
+            return false;
+        }
         let happening = self.heap.peek().map_or(Instant::FAR, |Reverse((at, ..))| *at);
         let exchange = instant_of(self.hub.next_due());
         let engine = self.engine.poll_timeout();
@@ -266,8 +272,10 @@ impl World {
             self.carry();
         } else {
             self.tell(Event::Timeout);
-            let now = self.now;
-            self.witness.spun(self.engine.poll_timeout(), now);
+            if self.engine.poll_timeout() <= self.now {
+                self.witness.spun(self.now);
+                self.stuck = true;
+            }
         }
         self.witness.look(&self.engine, self.now);
         true

@@ -9,11 +9,14 @@ use std::rc::Rc;
 /// Refused messages of one kind are summed up this often at most.
 const REFUSALS_TOLD_EVERY: Span = Span::from_secs(60);
 
-/// A SUBSCRIBE that waits for its answer.
+/// A request that waits for its answer.
 #[derive(Clone, Debug)]
 pub(super) struct PendingAsk {
     pub(super) id: u64,
+    /// None for an UNSUBSCRIBE, whose answer proves nothing.
     pub(super) streams: Vec<usize>,
+    /// When it is no longer waited for.
+    pub(super) until: Instant,
 }
 
 /// Refusals of one kind, and what has been said of them.

@@ -32,6 +32,7 @@ impl Feed {
             self.connections[index].session.abandon(Stage::Read, &words, silent, now);
             return self.drain(index, ctx);
         }
+        self.connections[index].pending.retain(|ask| ask.until > now);
         let mut failed_at = None;
         for position in 0..self.connections[index].streams.len() {
             let at = self.connections[index].streams[position];
@@ -41,7 +42,6 @@ impl Feed {
             match self.streams[at].state {
                 StreamState::Sent { .. } => {
                     let words = format!("not acknowledged within {} on {}", self.deadlines.ack, self.path(index));
-                    self.connections[index].pending.retain(|ask| !ask.streams.contains(&at));
                     self.fail(index, at, words.into(), ctx);
                     failed_at = Some(Stage::Ack);
                 }

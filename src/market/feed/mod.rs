@@ -31,6 +31,8 @@ use std::sync::Arc;
 
 /// Longest message that is read; real ones are below 200 KiB.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
+/// Requests of one connection that wait for their answers.
+const REQUESTS_IN_FLIGHT: usize = 2;
 /// Slots of a symbol in the table of streams: trades, mark price, one per interval.
 const SLOTS: usize = 2 + Interval::ALL.len();
 const NONE: u32 = u32::MAX;
@@ -244,9 +246,11 @@ impl Feed {
         let connection = &self.connections[index];
         let mut wake = connection.session.deadline().min(connection.refusals_due());
         if connection.session.is_open() {
-            if !connection.to_ask.is_empty() || !connection.to_drop.is_empty() {
+            let waiting = !connection.to_ask.is_empty() || !connection.to_drop.is_empty();
+            if waiting && connection.pending.len() < REQUESTS_IN_FLIGHT {
                 wake = wake.min(connection.session.may_send_at());
             }
+            wake = connection.pending.iter().map(|ask| ask.until).fold(wake, Instant::min);
             wake = wake.min(self.all_silent_at(index));
             let streams = connection.streams.iter();
             wake = streams.map(|at| self.streams[*at].state.deadline()).fold(wake, Instant::min);
@@ -396,9 +400,11 @@ impl Feed {
         loop {
             let connection = &mut self.connections[index];
             let nothing = connection.to_ask.is_empty() && connection.to_drop.is_empty();
-            if nothing || !connection.session.is_open() {
+            // The answers set the pace: what a frozen path holds back must not arrive as a burst.
+            if nothing || !connection.session.is_open() || connection.pending.len() >= REQUESTS_IN_FLIGHT {
                 return;
             }
+            let until = now + self.deadlines.ack;
             let (dropping, id) = (!connection.to_drop.is_empty(), connection.next_id);
             let method = if dropping { "UNSUBSCRIBE" } else { "SUBSCRIBE" };
             let mut waiting =
@@ -423,18 +429,18 @@ impl Feed {
             connection.next_id += 1;
             if dropping {
                 connection.to_drop.drain(..named.len());
-                // Its answer proves nothing and is waited for by nobody.
-                connection.pending.push(PendingAsk { id, streams: Vec::new() });
+                connection.pending.push(PendingAsk { id, streams: Vec::new(), until });
+                self.arm(index, until);
                 continue;
             }
             connection.to_ask.drain(..named.len());
-            let (name, until) = (connection.name.clone(), now + self.deadlines.ack);
+            let name = connection.name.clone();
             for stream in &named {
                 self.streams[*stream].ask(now);
                 self.streams[*stream].state = StreamState::Sent { until };
             }
             let streams = named.len();
-            self.connections[index].pending.push(PendingAsk { id, streams: named });
+            self.connections[index].pending.push(PendingAsk { id, streams: named, until });
             self.arm(index, until);
             ctx.note(Note::Asked { connection: name, streams, by: "SUBSCRIBE" });
         }
