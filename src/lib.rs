@@ -4,6 +4,7 @@
 pub mod config;
 pub mod engine;
 pub mod fixed;
+pub mod recording;
 pub mod ring;
 pub mod sim;
 pub mod status;
