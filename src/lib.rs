@@ -7,6 +7,7 @@ pub mod fixed;
 pub mod market;
 pub mod net;
 pub mod note;
+pub mod recording;
 pub mod ring;
 pub mod sim;
 pub mod status;

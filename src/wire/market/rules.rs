@@ -41,7 +41,7 @@ pub(super) fn trade(trade: &AggTrade) -> Result<(), Reject> {
     number(trade.last_id >= trade.first_id, "l")
 }
 
-/// Mark and index are positive, an estimated settle price is not negative.
+/// Mark and index are positive, and so is an estimated settle price if there is one.
 #[inline(always)]
 pub(super) fn mark(mark: &MarkPrice) -> Result<(), Reject> {
     positive(mark.price, "p")?;
