@@ -160,3 +160,80 @@ impl Exchange {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::faults::Fault;
+    use super::super::setup::ExchangeConfig;
+    use super::super::venue::{Action, RestRequest};
+    use super::*;
+
+    const START: i64 = 1_795_608_000_000;
+
+    fn exchange(fault: Fault) -> (Exchange, ConnId) {
+        let config = ExchangeConfig { faults: vec![fault], reply_delay_ms: (5, 5), ..ExchangeConfig::default() };
+        let mut exchange = Exchange::new(config, UtcMs(START));
+        let conn = exchange.open("/market/ws", UtcMs(START)).unwrap();
+        (exchange, conn)
+    }
+
+    fn subscribe(exchange: &mut Exchange, conn: ConnId, stream: &str, id: u32) {
+        let text = format!(r#"{{"method":"SUBSCRIBE","params":["{stream}"],"id":{id}}}"#);
+        let now = exchange.now();
+        exchange.on_text(conn, &text, text.len() + 8, now);
+    }
+
+    fn actions(exchange: &mut Exchange, after_ms: i64) -> Vec<Action> {
+        let until = exchange.now().0 + after_ms;
+        exchange.advance(UtcMs(until));
+        std::iter::from_fn(|| exchange.poll_action()).map(|(_, action)| action).collect()
+    }
+
+    #[test]
+    fn a_late_reply_delays_the_later_ones_and_the_data_comes_first() {
+        let (mut exchange, conn) = exchange(Fault::new(Harm::AckLate { ms: 10_000 }).times(1));
+        subscribe(&mut exchange, conn, "btcusdt@markPrice@1s", 1);
+        subscribe(&mut exchange, conn, "nothing", 2);
+        let early = actions(&mut exchange, 10_004);
+        assert!(
+            early.len() >= 9
+                && early.iter().all(|action| matches!(action, Action::Text(text) if text.contains("markPriceUpdate")))
+        );
+        let late = actions(&mut exchange, 1);
+        let reply = |id| Action::Text(text::reply("null", id).into());
+        assert_eq!(late[late.len() - 2..], [reply("1"), reply("2")]);
+    }
+
+    #[test]
+    fn a_subscription_can_be_the_end() {
+        let (mut exchange, conn) = exchange(Fault::new(Harm::CloseOnSubscribe { code: 1000 }).on("ethusdt"));
+        subscribe(&mut exchange, conn, "quietusdt@aggTrade", 1);
+        subscribe(&mut exchange, conn, "ethusdt@aggTrade", 2);
+        subscribe(&mut exchange, conn, "ethusdt@aggTrade", 3);
+        assert_eq!(actions(&mut exchange, 1_000), [Action::Close { code: 1000, reason: "" }]);
+        assert_eq!(exchange.connections().count(), 0);
+    }
+
+    #[test]
+    fn closing_pushes_can_be_missing_and_rest_can_answer_nonsense() {
+        let (mut exchange, conn) = exchange(Fault::new(Harm::DropClosing));
+        let answer = Harm::RestAnswer { status: 502, retry_after_s: None, body: "<html>".to_owned() };
+        exchange.set_fault(Fault::new(answer).on("/klines").times(1));
+        subscribe(&mut exchange, conn, "btcusdt@kline_1m", 1);
+        let all = actions(&mut exchange, 200_000);
+        let closing = |action: &&Action| matches!(action, Action::Text(text) if text.contains(r#""x":true"#));
+        assert!(all.len() > 100 && all.iter().find(closing).is_none());
+        let mut ask = |path: &str| {
+            let request = RestRequest {
+                method: "GET".to_owned(),
+                path: path.to_owned(),
+                query: "symbol=BTCUSDT&interval=1m".to_owned(),
+                headers: Vec::new(),
+                body: Vec::new(),
+            };
+            let now = exchange.now();
+            exchange.rest(&request, now).status
+        };
+        assert_eq!([ask("/fapi/v1/klines"), ask("/fapi/v1/klines")], [502, 200]);
+    }
+}

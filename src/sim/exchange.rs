@@ -233,7 +233,8 @@ impl Exchange {
         self.actions.retain(|(id, _)| *id != conn);
     }
 
-    /// When the exchange next does something by itself.
+    /// When the exchange next does something by itself; `i64::MAX` if only a client can move it (a recording that waits,
+    /// or is over).
     pub fn next_due(&self) -> UtcMs {
         self.due.peek().map_or(UtcMs(i64::MAX), |Reverse((at, ..))| UtcMs(*at))
     }

@@ -56,7 +56,8 @@ pub enum Harm {
         /// `Retry-After` in seconds.
         retry_after_s: Option<u32>,
     },
-    /// A REST request (the path stands where the stream does) is answered like this instead.
+    /// A REST request is answered like this instead. The path stands where the stream does, and no connection is named:
+    /// a rule for some connections strikes none.
     RestAnswer {
         /// HTTP status.
         status: u16,

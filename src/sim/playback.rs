@@ -30,14 +30,20 @@ pub struct RecordedFrame {
 impl RecordedFrame {
     /// Reads the lines of a recording: `time TAB connection TAB frame`, or a bare frame, which is dated by its event
     /// time, else like the line before. Lines whose second column names another market (`um`, `cm`, `spot`, `us`) are
-    /// left out: one exchange cannot play two.
+    /// left out, unless there are no others: one exchange cannot play two markets.
     pub fn of_lines<'a>(lines: impl IntoIterator<Item = &'a str>, market: Market) -> Vec<Self> {
         let others: &[&str] = match market {
             Market::Usdm => &["cm", "spot", "us"],
             Market::Spot => &["um", "cm"],
         };
+        let lines: Vec<&str> = lines.into_iter().collect();
+        let ours = Self::without(&lines, others);
+        if ours.is_empty() { Self::without(&lines, &[]) } else { ours }
+    }
+
+    fn without(lines: &[&str], others: &[&str]) -> Vec<Self> {
         let (mut out, mut last_ns): (Vec<Self>, i64) = (Vec::new(), 0);
-        for line in lines {
+        for line in lines.iter().copied() {
             let mut columns = line.splitn(3, '\t');
             let dated = match (columns.next().map(str::parse::<i64>), columns.next(), columns.next()) {
                 (Some(Ok(at_ns)), Some(source), Some(text)) => Some((at_ns, source, text)),
