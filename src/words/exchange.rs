@@ -3,7 +3,6 @@
 //! What it prints to stdout is TOML from the first line to the last: the block that a configuration needs to use it, and
 //! at the end what was served, as comments.
 
-use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -144,101 +143,53 @@ fn configure(args: &ExchangeArgs) -> Result<ExchangeConfig, String> {
         config.rate *= args.speed;
         return Ok(config);
     }
-    let mut recording = Recording::default();
+    let mut lines = Vec::new();
     for path in &args.frames {
-        recording.read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        read_lines(path, &mut lines).map_err(|error| format!("{}: {error}", path.display()))?;
     }
-    if recording.malformed + recording.foreign > 0 {
-        log::warn!(
-            "{} malformed lines and {} frames of a stream's second source are left out",
-            recording.malformed,
-            recording.foreign
-        );
+    let frames = RecordedFrame::of_lines(lines.iter().map(String::as_str), market);
+    if frames.is_empty() {
+        return Err("the recordings hold no frame of this market".to_owned());
     }
-    if recording.frames.is_empty() {
-        return Err("the recordings hold no frame".to_owned());
-    }
-    log::info!("{} recorded frames; they begin with the first subscription", recording.frames.len());
-    config.source = Source::Recorded { frames: recording.frames, speed: args.speed, wait_for_subscriber: true };
+    log::info!(
+        "{} recorded frames, {} lines left out; they begin with the first subscription",
+        frames.len(),
+        lines.len() - frames.len()
+    );
+    config.source = Source::Recorded { frames, speed: args.speed, wait_for_subscriber: true };
     Ok(config)
 }
 
-/// Recorded frames, as read from files one after another.
-#[derive(Debug, Default)]
-struct Recording {
-    frames: Vec<RecordedFrame>,
-    /// Lines that are no frame.
-    malformed: u64,
-    /// Frames of a stream that another source recorded first: two sources of one stream do not share an id space.
-    foreign: u64,
-    source_of: BTreeMap<String, String>,
-}
-
-impl Recording {
-    /// Reads a file, plain or zstd. Of one that was cut short the readable frames count.
-    fn read(&mut self, path: &Path) -> io::Result<()> {
-        let mut file = BufReader::new(File::open(path)?);
-        if file.fill_buf()?.starts_with(&ZSTD_MAGIC) {
-            self.lines(path, BufReader::new(zstd::stream::read::Decoder::with_buffer(file)?));
-        } else {
-            self.lines(path, file);
-        }
-        Ok(())
-    }
-
-    fn lines(&mut self, path: &Path, mut reader: impl BufRead) {
+/// Adds the lines of a recording, plain or zstd. Of one that was cut short the readable lines count.
+fn read_lines(path: &Path, lines: &mut Vec<String>) -> io::Result<()> {
+    let mut file = BufReader::new(File::open(path)?);
+    let mut reader: Box<dyn BufRead> = if file.fill_buf()?.starts_with(&ZSTD_MAGIC) {
+        Box::new(BufReader::new(zstd::stream::read::Decoder::with_buffer(file)?))
+    } else {
+        Box::new(file)
+    };
+    let mut damaged = 0;
+    loop {
         let mut line = Vec::new();
-        loop {
-            line.clear();
-            match reader.by_ref().take(LINE_MAX).read_until(b'\n', &mut line) {
-                Ok(0) => return,
-                Ok(_) => {
-                    let text = line.strip_suffix(b"\n").unwrap_or(&line);
-                    let text = text.strip_suffix(b"\r").unwrap_or(text);
-                    match std::str::from_utf8(text) {
-                        Ok("") => {}
-                        Ok(text) => self.line(text),
-                        Err(_) => self.malformed += 1,
-                    }
+        match reader.by_ref().take(LINE_MAX).read_until(b'\n', &mut line) {
+            Ok(0) => break,
+            Ok(_) => match String::from_utf8(line) {
+                Ok(mut line) => {
+                    line.truncate(line.trim_end_matches(['\r', '\n']).len());
+                    lines.push(line);
                 }
-                Err(error) => {
-                    log::warn!("{}: the tail cannot be read: {error}", path.display());
-                    return;
-                }
-            }
-        }
-    }
-
-    /// `<ns> TAB <source> TAB <frame>`, or a bare frame, which is sent at the time that it bears itself.
-    fn line(&mut self, line: &str) {
-        let last_ns = self.frames.last().map_or(0, |frame| frame.at_ns);
-        let mut columns = line.splitn(3, '\t');
-        let (at_ns, source, text) = match (columns.next(), columns.next(), columns.next()) {
-            (Some(at), Some(source), Some(text)) => match at.parse() {
-                Ok(at_ns) => (at_ns, source, text),
-                Err(_) => return self.malformed += 1,
+                Err(_) => damaged += 1,
             },
-            (Some(text), None, None) if text.starts_with(['{', '[']) => {
-                (event_ns(text).map_or(last_ns, |at_ns| at_ns.max(last_ns)), "-", text)
-            }
-            _ => return self.malformed += 1,
-        };
-        if let Some(stream) = text.strip_prefix("{\"stream\":\"").and_then(|rest| rest.split('"').next()) {
-            let first = self.source_of.entry(stream.to_owned()).or_insert_with(|| source.to_owned());
-            if first != source {
-                self.foreign += 1;
-                return;
+            Err(error) => {
+                log::warn!("{}: the tail cannot be read: {error}", path.display());
+                break;
             }
         }
-        self.frames.push(RecordedFrame { at_ns, text: text.to_owned() });
     }
-}
-
-/// The event time of a frame, its first `"E":` in ms.
-fn event_ns(text: &str) -> Option<i64> {
-    let digits = text.split_once("\"E\":")?.1;
-    let end = digits.find(|c: char| !c.is_ascii_digit())?;
-    digits[..end].parse::<i64>().ok()?.checked_mul(1_000_000)
+    if damaged > 0 {
+        log::warn!("{}: {damaged} lines are not UTF-8", path.display());
+    }
+    Ok(())
 }
 
 /// A configuration that uses this exchange.
@@ -391,16 +342,30 @@ mod tests {
     }
 
     #[test]
-    fn recordings_are_read_as_they_are_and_what_is_no_frame_is_counted() {
-        let wrapped = r#"{"stream":"btcusdt@aggTrade","data":{"e":"aggTrade","E":1700000000123,"s":"BTCUSDT"}}"#;
-        let mut recording = Recording::default();
-        let text = format!(
-            "5\tum\t{wrapped}\n6\tspot\t{wrapped}\r\n\nnonsense\nx\tum\t{{}}\n{wrapped}\n[1]\n7\tum\t{wrapped}"
-        );
-        recording.lines(Path::new("-"), text.as_bytes());
-        let at: Vec<_> = recording.frames.iter().map(|frame| frame.at_ns).collect();
-        assert_eq!(at, [5, 5, 7]);
-        assert_eq!((recording.malformed, recording.foreign), (2, 2));
-        assert_eq!(event_ns(wrapped), Some(1_700_000_000_123_000_000));
+    fn recordings_are_read_plain_packed_and_torn() {
+        let at = |name: &str| std::env::temp_dir().join(format!("binance-edge-words-{}-{name}", std::process::id()));
+        let text: String = (0..5_000).map(|n| format!("{n}\tum\t{{\"n\":{n}}}\r\n")).collect();
+        let packed = zstd::encode_all(text.as_bytes(), 0).unwrap();
+        let read = |name: &str, bytes: &[u8]| {
+            let (path, mut lines) = (at(name), Vec::new());
+            std::fs::write(&path, bytes).unwrap();
+            let result = read_lines(&path, &mut lines);
+            std::fs::remove_file(&path).unwrap();
+            result.unwrap();
+            lines
+        };
+        let whole: Vec<_> = text.lines().map(str::to_owned).collect();
+        assert_eq!(read("plain", text.as_bytes()), whole);
+        assert_eq!(read("packed", &packed), whole);
+        let torn = read("torn", &[&packed[..], &packed[..packed.len() / 2]].concat());
+        assert!(torn.len() >= whole.len() && torn.starts_with(&whole));
+        assert_eq!(read("bytes", b"a\n\xff\nb"), ["a", "b"]);
+        assert!(read_lines(&at("absent"), &mut Vec::new()).is_err());
+    }
+
+    #[test]
+    fn a_recording_without_a_frame_is_an_error() {
+        let error = configure(&args(&["--frames", "/dev/null"]).unwrap()).unwrap_err();
+        assert!(error.contains("no frame"), "{error}");
     }
 }
