@@ -5,6 +5,7 @@ pub mod config;
 pub mod engine;
 pub mod fixed;
 pub mod ring;
+pub mod shell;
 pub mod sim;
 pub mod status;
 pub mod time;
