@@ -7,4 +7,7 @@ pub mod clock;
 pub mod logger;
 pub mod pin;
 pub mod printer;
+pub mod reactor;
 pub mod signals;
+pub mod watchdog;
+pub mod workers;
