@@ -4,10 +4,14 @@
 //! loop only ever tries: a full queue is an answer, never a wait.
 
 pub mod clock;
+pub mod http;
 pub mod logger;
+pub mod metrics;
 pub mod pin;
 pub mod printer;
 pub mod reactor;
+#[cfg(test)]
+mod sample;
 pub mod signals;
 pub mod watchdog;
 pub mod workers;
