@@ -322,3 +322,6 @@ fn parse(input: &[u8]) -> Parsed {
     };
     Parsed::Whole { used, method_allowed: matches!(method, "GET" | "HEAD"), request }
 }
+
+#[cfg(test)]
+mod tests;

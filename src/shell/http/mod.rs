@@ -159,3 +159,41 @@ pub fn start(
     };
     Ok((Server { address, stop, waker, ended }, publisher))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn snapshots_are_made_when_asked_for_and_once_a_second() {
+        let poll = Poll::new().unwrap();
+        let waker = Arc::new(Waker::new(poll.registry(), server::WAKER).unwrap());
+        let (snapshots, received) = crossbeam_channel::bounded(1);
+        let wanted = Arc::<AtomicU64>::default();
+        let mut publisher = Publisher {
+            snapshots,
+            wanted: Arc::clone(&wanted),
+            waker,
+            ticket: 0,
+            answered: 0,
+            asked_at: Instant::ZERO,
+            published: None,
+            not_before: Instant::ZERO,
+        };
+        let at = |ms: u64| Instant::from_ns(ms * 1_000_000);
+        let status = || Box::new(crate::shell::sample::status());
+        assert!(publisher.wanted(at(0)), "the first one is at once");
+        publisher.publish(status());
+        assert!(!publisher.wanted(at(1)));
+        wanted.store(1, Ordering::Release);
+        assert!(publisher.wanted(at(2)));
+        publisher.publish(status());
+        assert!(!publisher.wanted(at(3)), "refused: not again at once");
+        assert!(publisher.wanted(at(22)), "and still owed");
+        assert_eq!(received.try_recv().unwrap().0, 0);
+        publisher.publish(status());
+        assert_eq!(received.try_recv().unwrap().0, 1);
+        assert!(!publisher.wanted(at(1_000)));
+        assert!(publisher.wanted(at(1_022)), "a second later, unasked");
+    }
+}
