@@ -17,6 +17,8 @@ use crate::time::Span;
 pub const LINES: usize = 8_192;
 /// Between two looks at whether everything was written, and before a full non-blocking stream is tried again.
 const GRAIN: Duration = Duration::from_millis(1);
+/// Between two notices about lost lines while they go on getting lost.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// What is said about so many lost lines; without the line feed.
 pub type Lost = fn(u64) -> String;
@@ -99,17 +101,19 @@ impl Printer {
 }
 
 fn write_all_lines(incoming: &Receiver<Vec<u8>>, mut out: impl Write, counts: &Counts, lost: Option<Lost>) {
-    let mut told = 0;
+    let (mut told, mut told_at) = (0, Instant::now());
     while let Ok(lines) = incoming.recv() {
         if put(&mut out, &lines).is_err() {
             counts.dropped.fetch_add(1, Ordering::Relaxed);
         } else {
             let dropped = counts.dropped.load(Ordering::Relaxed);
+            // Room again: the queue is empty, or lines have been getting lost for a while.
             if let Some(lost) = lost
                 && dropped > told
+                && (incoming.is_empty() || told_at.elapsed() >= TELL_EVERY)
                 && put(&mut out, format!("{}\n", lost(dropped - told)).as_bytes()).is_ok()
             {
-                told = dropped;
+                (told, told_at) = (dropped, Instant::now());
             }
         }
         counts.done.fetch_add(1, Ordering::Release);

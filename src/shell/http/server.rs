@@ -24,6 +24,8 @@ const SNAPSHOT_WITHIN: Span = Span::from_ms(200);
 const ASK_EVERY: Span = Span::from_ms(20);
 /// After the system had no descriptor for a client, and before the next try.
 const ACCEPT_PAUSE: Span = Span::from_ms(250);
+/// Between two lines about clients that could not be admitted.
+const WARN_EVERY: Span = Span::from_secs(10);
 /// Clients accepted in one turn.
 const ACCEPTS_MAX: usize = 64;
 /// Requests of one client answered in one turn.
@@ -58,6 +60,8 @@ pub(super) struct State {
     ask: bool,
     /// A client has requests left for the next turn.
     more: bool,
+    /// When a refused client was last spoken of.
+    warned: Option<Instant>,
 }
 
 impl State {
@@ -86,6 +90,7 @@ impl State {
             next_ticket: 1,
             ask: false,
             more: false,
+            warned: None,
         })
     }
 
@@ -162,7 +167,7 @@ impl State {
             match self.listener.accept() {
                 Ok((socket, _)) => {
                     if let Err(error) = self.admit(socket, now) {
-                        log::warn!("a client was not admitted: {error}");
+                        self.warn(&error, now);
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -172,13 +177,22 @@ impl State {
                 // A client that went away before it was accepted.
                 Err(error) if GONE.contains(&error.kind()) => {}
                 Err(error) => {
-                    // No descriptors: make one free, and try again later rather than at once.
-                    log::warn!("no further client: {error}");
-                    self.evict_idlest();
-                    self.accept_at = Some(now + ACCEPT_PAUSE);
-                    return;
+                    // No descriptors, most likely. The idlest client's will do; without one, later rather than at once.
+                    self.warn(&error, now);
+                    if !self.evict_idlest() {
+                        self.accept_at = Some(now + ACCEPT_PAUSE);
+                        return;
+                    }
                 }
             }
+        }
+    }
+
+    /// Says it, and not again for every client that follows.
+    fn warn(&mut self, error: &io::Error, now: Instant) {
+        if self.warned.is_none_or(|at| now.since(at) >= WARN_EVERY) {
+            self.warned = Some(now);
+            log::warn!("a client could not be admitted: {error}");
         }
     }
 
@@ -195,11 +209,11 @@ impl State {
         Ok(())
     }
 
-    fn evict_idlest(&mut self) {
+    /// False if there is nobody.
+    fn evict_idlest(&mut self) -> bool {
         let idlest = self.clients.iter().enumerate().min_by_key(|(_, (_, client))| client.last_active);
-        if let Some(at) = idlest.map(|(at, _)| at) {
-            self.clients.remove(at);
-        }
+        let at = idlest.map(|(at, _)| at);
+        at.map(|at| self.clients.remove(at)).is_some()
     }
 
     fn serve(&mut self, at: usize, now: Instant) {
