@@ -9,6 +9,7 @@ pub mod net;
 pub mod note;
 pub mod recording;
 pub mod ring;
+pub mod shell;
 pub mod sim;
 pub mod status;
 pub mod time;
