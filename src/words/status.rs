@@ -61,7 +61,8 @@ fn watch(url: &Url) -> ExitCode {
         answered = true;
         let mut out = std::io::stdout().lock();
         let above = if out.is_terminal() { CLEAR } else { "\n" };
-        if write!(out, "{above}{shown}").and_then(|()| out.flush()).is_err() {
+        // In one piece, or the screen flickers.
+        if out.write_all(format!("{above}{shown}").as_bytes()).and_then(|()| out.flush()).is_err() {
             break;
         }
         drop(out);
