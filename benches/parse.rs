@@ -6,6 +6,7 @@
 //! included, and their checksums must agree. Ours alone also checks what it read.
 //!
 //! `cargo bench --bench parse`; with `--tiny` or `--test` (and under `cargo test`) it only runs once through.
+#![allow(clippy::disallowed_methods, reason = "outside the core")]
 #![allow(clippy::print_stdout, clippy::unwrap_used, missing_docs)]
 
 use binance_edge::wire::market::{Decoded, Decoder};

@@ -1,5 +1,6 @@
 //! The exchange behind real sockets, spoken to by other people's clients: blocking rustls and tungstenite, ureq, and
 //! bytes written by hand. Every wait has a bound that fails the test; nothing is asserted about how long things take.
+#![allow(clippy::disallowed_methods, reason = "outside the core")]
 #![allow(clippy::unwrap_used, clippy::result_large_err)]
 
 use std::collections::VecDeque;

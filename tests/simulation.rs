@@ -1,7 +1,8 @@
 //! The whole system in its simulated world.
+#![allow(clippy::disallowed_methods, reason = "outside the core")]
 
 use binance_edge::market::feed::Canary;
-use binance_edge::sim::swarm;
+use binance_edge::sim::world::swarm;
 use binance_edge::sim::world::{Setup, World};
 use binance_edge::time::Span;
 

@@ -1,5 +1,6 @@
 //! The text of the venue against values typed by hand, and three readings of it against each other: the field scanner,
 //! the general reader, and one by serde that shares no code with either.
+#![allow(clippy::disallowed_methods, reason = "outside the core")]
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
 
 use binance_edge::fixed::{Fixed, Wide};

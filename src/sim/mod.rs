@@ -5,7 +5,6 @@
 //! that a misunderstanding on one side cannot agree with itself on the other. [`peer`] and [`hub`] are its connections
 //! without sockets, [`serve`] the same behind real ones.
 
-pub mod audit;
 pub mod books;
 pub mod candles;
 pub mod control;
@@ -15,7 +14,6 @@ pub mod fields;
 pub mod hub;
 pub mod info;
 pub mod ledger;
-pub mod net;
 pub mod number;
 pub mod peer;
 pub mod playback;
@@ -24,9 +22,7 @@ pub mod request;
 pub mod rest;
 pub mod serve;
 pub mod setup;
-pub mod swarm;
 pub mod text;
 pub mod tides;
 pub mod venue;
-mod witness;
 pub mod world;

@@ -3,6 +3,7 @@
 //! One thread owns the exchange, its [`Hub`] and every socket; others reach in by closures that it runs between two
 //! turns ([`Served::with`]). Nothing here knows the exchange's rules. What it adds is time, TLS, and the ways in which a
 //! transport fails: [`Faults`] hold until they are changed, a [`Strike`] happens once.
+#![allow(clippy::disallowed_methods, reason = "real sockets and threads for the exchange")]
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};

@@ -1,4 +1,5 @@
 //! The words of the command line. Each reads its arguments, does one thing, and says how it went in its exit code.
+#![allow(clippy::disallowed_methods, reason = "words read clocks and the environment")]
 
 pub mod config;
 pub mod exchange;

@@ -4,20 +4,25 @@
 //! the next thing that happens, tells whom it concerns, obeys what the engine wants, and checks the invariants. First
 //! faults are on, and nothing false may be said (safety); then they are off, and everything must come back (liveness).
 
-use super::exchange::{Exchange, ExchangeConfig, Fault, Harm, Listing};
-use super::hub::{Hub, PeerId};
-use super::net::{Dialled, Direction, NetFault, Network, WireId};
-use super::peer::Ending;
-use super::witness::Witness;
+pub mod audit;
+pub mod network;
+pub mod swarm;
+mod witness;
+
 use crate::config::{Config, Url};
 use crate::engine::{Command, Engine, Event, Job, JobId, Reply, SessionId};
 use crate::market::feed::Canary;
 use crate::note::Stamped;
+use crate::sim::exchange::{Exchange, ExchangeConfig, Fault, Harm, Listing};
+use crate::sim::hub::{Hub, PeerId};
+use crate::sim::peer::Ending;
 use crate::time::{Instant, Now, Span, UtcMs};
+use network::{Dialled, Direction, NetFault, Network, WireId};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
+use witness::Witness;
 
 /// When every world begins: 2026-11-20T23:05:00Z.
 pub const BEGINNING: UtcMs = UtcMs(1_795_215_900_000);
@@ -477,7 +482,7 @@ impl World {
 
     /// Compares everything the process holds with the exchange's own books; what differs, in words.
     pub fn audit(&self) -> Vec<String> {
-        super::audit::audit(self.engine.market(), self.exchange().truth())
+        audit::audit(self.engine.market(), self.exchange().truth())
     }
 }
 

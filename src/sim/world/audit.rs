@@ -1,8 +1,8 @@
 //! The process's memory against the exchange's own books. Every difference is a sentence.
 
-use super::exchange::Books;
 use crate::market::Market;
 use crate::market::candles::Standing;
+use crate::sim::exchange::Books;
 use crate::wire::Interval;
 
 /// Differences told; one is one too many already.

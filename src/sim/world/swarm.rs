@@ -3,11 +3,11 @@
 //! A run has two parts. While faults are on, nothing false may be said. After the last one ended, everything must come
 //! back by itself: every stream live or rightly quiet, and everything held equal to the exchange's books.
 
-use super::exchange::Harm;
-use super::net::NetFault;
-use super::world::{Setup, World};
+use super::network::NetFault;
+use super::{Setup, World};
 use crate::config::SubscribeBy;
 use crate::market::feed::Canary;
+use crate::sim::exchange::Harm;
 use crate::time::{Instant, Span};
 
 /// How long after the last fault everything must be back: the longest pause, one whole attempt, a first-data deadline,
