@@ -16,6 +16,10 @@ struct Line {
 /// In the order in which they are listed.
 #[derive(Subcommand)]
 enum Word {
+    /// Run the edge process
+    Run(words::run::RunArgs),
+    /// Run the same process against the built-in exchange: no network, no keys, no files
+    Demo(words::demo::DemoArgs),
     /// Run the built-in exchange alone, for any other client
     Exchange(words::exchange::ExchangeArgs),
     /// Show what a running process says of itself
@@ -26,6 +30,8 @@ enum Word {
 
 fn main() -> ExitCode {
     match Line::parse().word {
+        Word::Run(args) => words::run::run(args),
+        Word::Demo(args) => words::demo::run(args),
         Word::Exchange(args) => words::exchange::run(args),
         Word::Status(args) => words::status::run(args),
         Word::Config(args) => words::config::run(args),

@@ -271,6 +271,11 @@ impl Engine {
         &self.market
     }
 
+    /// What it held, when nothing else of it is needed any more.
+    pub fn into_market(self) -> Market {
+        self.market
+    }
+
     /// When the engine was made.
     pub fn started(&self) -> UtcMs {
         self.started.utc()

@@ -11,6 +11,7 @@ pub mod metrics;
 pub mod pin;
 pub mod printer;
 pub mod reactor;
+pub mod run;
 #[cfg(test)]
 mod sample;
 pub mod signals;

@@ -131,7 +131,8 @@ fn serve_until(args: &ExchangeArgs, out: &mut impl Write, wait: impl FnOnce(&Ser
     Ok(())
 }
 
-fn configure(args: &ExchangeArgs) -> Result<ExchangeConfig, String> {
+/// The exchange that these arguments ask for.
+pub(super) fn configure(args: &ExchangeArgs) -> Result<ExchangeConfig, String> {
     let market = match args.market {
         MarketArg::Usdm => Market::Usdm,
         MarketArg::Spot => Market::Spot,
@@ -248,7 +249,7 @@ impl Drop for CaFile {
 }
 
 /// A positive, finite number.
-fn factor(text: &str) -> Result<f64, String> {
+pub(super) fn factor(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(factor) if factor.is_finite() && factor > 0.0 => Ok(factor),
         _ => Err("expected a number above 0".to_owned()),

@@ -1,8 +1,11 @@
 //! The words of the command line. Each reads its arguments, does one thing, and says how it went in its exit code.
 #![allow(clippy::disallowed_methods, reason = "words read clocks and the environment")]
 
+mod closing;
 pub mod config;
+pub mod demo;
 pub mod exchange;
+pub mod run;
 pub mod status;
 
 use std::fmt::Display;

@@ -8,8 +8,24 @@ use crate::wire::Interval;
 /// Differences told; one is one too many already.
 const TOLD_MAX: usize = 10;
 
-/// Compares every trade held, every hole, every closed candle and the newest mark price. Empty when all is equal.
-pub fn audit(market: &Market, books: &Books) -> Vec<String> {
+/// What was compared, and what differed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Audit {
+    /// Trades compared.
+    pub trades: u64,
+    /// Closed candles compared.
+    pub candles: u64,
+    /// Mark prices compared.
+    pub marks: u64,
+    /// Ids that the process knows it does not hold.
+    pub missing: u64,
+    /// Each a sentence; empty when all is equal.
+    pub differences: Vec<String>,
+}
+
+/// Compares every trade held, every hole, every closed candle and the newest mark price.
+pub fn audit(market: &Market, books: &Books) -> Audit {
+    let mut audit = Audit::default();
     let mut told = Vec::new();
     for (symbol, book) in market.books() {
         let Some(truth) = books.book(symbol) else {
@@ -18,7 +34,9 @@ pub fn audit(market: &Market, books: &Books) -> Vec<String> {
         };
         if let Some(tape) = &book.tape {
             let mut before: Option<i64> = None;
+            audit.missing += tape.missing();
             for trade in tape.ring().iter() {
+                audit.trades += 1;
                 match truth.trade(trade.id) {
                     Some(print) => {
                         let same = print.price == trade.price
@@ -57,14 +75,19 @@ pub fn audit(market: &Market, books: &Books) -> Vec<String> {
         }
         for candles in &book.candles {
             for candle in candles.ring().iter().filter(|candle| candle.standing == Standing::Closed) {
+                audit.candles += 1;
                 told.extend(differs(symbol, candles.interval(), candle, books));
             }
         }
-        if let (Some((mark, _)), Some(truth)) = (&book.mark, &truth.mark)
-            && mark.event_time == truth.event_time
-            && (mark.price, mark.index_price, mark.funding_rate) != (truth.price, truth.index, truth.funding)
-        {
-            told.push(format!("{symbol} mark price: held {mark:?}, true {truth:?}"));
+        if let (Some((mark, _)), Some(truth)) = (&book.mark, &truth.mark) {
+            // The books keep the newest alone; one that was pushed after the process stopped cannot be compared.
+            let same = (mark.price, mark.index_price, mark.funding_rate) == (truth.price, truth.index, truth.funding);
+            if mark.event_time == truth.event_time {
+                audit.marks += 1;
+            }
+            if mark.event_time > truth.event_time || (mark.event_time == truth.event_time && !same) {
+                told.push(format!("{symbol} mark price: held {mark:?}, true {truth:?}"));
+            }
         }
     }
     let more = told.len().saturating_sub(TOLD_MAX);
@@ -72,7 +95,8 @@ pub fn audit(market: &Market, books: &Books) -> Vec<String> {
     if more > 0 {
         told.push(format!("and {more} more differences"));
     }
-    told
+    audit.differences = told;
+    audit
 }
 
 fn holes_cover(tape: &crate::market::tape::Tape, from: i64, to: i64) -> bool {

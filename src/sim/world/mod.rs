@@ -482,7 +482,7 @@ impl World {
 
     /// Compares everything the process holds with the exchange's own books; what differs, in words.
     pub fn audit(&self) -> Vec<String> {
-        audit::audit(self.engine.market(), self.exchange().truth())
+        audit::audit(self.engine.market(), self.exchange().truth()).differences
     }
 }
 
