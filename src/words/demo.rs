@@ -69,7 +69,13 @@ fn demonstrate(args: &DemoArgs) -> Result<bool, String> {
         market: MarketArg::Usdm,
     })?;
     let served = start_exchange(exchange)?;
-    let config = config_for(&served, !args.frames.is_empty())?;
+    let Some(config) = config_for(&served, !args.frames.is_empty())? else {
+        printer.print(
+            b"nothing   the recordings hold no aggTrade, markPrice@1s or kline frame; all were passed over\n".to_vec(),
+        );
+        printer.flush(Span::from_ms(1_000));
+        return Ok(true);
+    };
     let shell = Shell::start(&config, args.seed, system_resolver(), logger.clone()).map_err(|e| e.to_string())?;
     let mut hello = String::new();
     writeln!(hello, "exchange  {} (built in; its own market, CA and books)", config.exchange.market_ws).ok();
@@ -95,8 +101,9 @@ fn start_exchange(config: ExchangeConfig) -> Result<Served<Exchange>, String> {
         .map_err(|error| format!("cannot listen on loopback: {error}"))
 }
 
-/// A configuration for this exchange: some symbols of its own market, or whatever was recorded.
-fn config_for(served: &Served<Exchange>, recorded: bool) -> Result<Config, String> {
+/// A configuration for this exchange: some symbols of its own market, or whatever was recorded; `None` if nothing of what
+/// was recorded is of a kind that is subscribed to.
+fn config_for(served: &Served<Exchange>, recorded: bool) -> Result<Option<Config>, String> {
     let at = |scheme, path: &str| Url {
         scheme,
         host: served.address.ip().to_string(),
@@ -121,7 +128,7 @@ fn config_for(served: &Served<Exchange>, recorded: bool) -> Result<Config, Strin
         }
     }
     if recorded && symbols.is_empty() {
-        return Err("the recordings hold no aggTrade, markPrice@1s or kline frame".into());
+        return Ok(None);
     }
     let symbols: Vec<&str> = if recorded { symbols.iter().map(String::as_str).collect() } else { SYMBOLS.into() };
     let rest = Some(at("https", ""));
@@ -129,7 +136,7 @@ fn config_for(served: &Served<Exchange>, recorded: bool) -> Result<Config, Strin
     if recorded {
         (config.streams.agg_trade, config.streams.mark_price, config.streams.klines) = (trades, marks, klines);
     }
-    Ok(config)
+    Ok(Some(config))
 }
 
 /// Stops the process when the recording has been played. Asking the exchange may block, so not on the loop.

@@ -437,7 +437,10 @@ impl Feed {
             let name = connection.name.clone();
             for stream in &named {
                 self.streams[*stream].ask(now);
-                self.streams[*stream].state = StreamState::Sent { until };
+                // Data that came before the request is data all the same.
+                if self.streams[*stream].state != StreamState::Live {
+                    self.streams[*stream].state = StreamState::Sent { until };
+                }
             }
             let streams = named.len();
             self.connections[index].pending.push(PendingAsk { id, streams: named, until });
