@@ -60,7 +60,7 @@ pub fn run(args: DemoArgs) -> ExitCode {
 fn demonstrate(args: &DemoArgs) -> Result<bool, String> {
     let logger = logger::start("info").map_err(|error| format!("log: {error}"))?;
     let printer = Printer::stdout().map_err(|error| format!("stdout: {error}"))?;
-    let exchange = configure(&ExchangeArgs {
+    let mut exchange = configure(&ExchangeArgs {
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         frames: args.frames.clone(),
         speed: args.speed,
@@ -68,6 +68,8 @@ fn demonstrate(args: &DemoArgs) -> Result<bool, String> {
         rate: 1.0,
         market: MarketArg::Usdm,
     })?;
+    // A market a thousand times as busy needs no past of ten minutes.
+    exchange.warm_up_ms = (exchange.warm_up_ms as f64 / args.speed.max(1.0)) as i64;
     let served = start_exchange(exchange)?;
     let Some(config) = config_for(&served, !args.frames.is_empty())? else {
         printer.print(
