@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 fn edge(args: &[&str]) -> Command {
@@ -174,4 +174,63 @@ fn status_watches_until_interrupted() {
     let told = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill exists");
     assert!(told.success());
     assert_eq!(child.wait().expect("it ends").code(), Some(0));
+}
+
+#[cfg(unix)]
+#[test]
+fn one_wish_to_stop_may_come_twice_and_another_ends_what_is_stuck() {
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+
+    // Its stdout is a socket that is full when it wants to say goodbye: it cannot end by itself.
+    let (ours, theirs) = UnixStream::pair().expect("a pair");
+    let stdout = OwnedFd::from(theirs.try_clone().expect("another descriptor"));
+    let mut child = edge(&["exchange"]).stdout(stdout).stderr(Stdio::null()).spawn().expect("it starts");
+    let mut printed = BufReader::new(ours);
+    let mut line = String::new();
+    while !line.starts_with("ca_file") {
+        line.clear();
+        assert!(printed.read_line(&mut line).expect("it prints") > 0, "it ended early");
+    }
+    theirs.set_nonblocking(true).expect("set");
+    while (&theirs).write(&[b'#'; 4096]).is_ok() {}
+    theirs.set_nonblocking(false).expect("set");
+
+    signals(&child, &["INT", "TERM"]);
+    std::thread::sleep(Duration::from_millis(400));
+    assert_eq!(child.try_wait().expect("asked"), None, "it was ended by the same wish");
+    signals(&child, &["INT"]);
+    assert_eq!(exit_code(&mut child), Some(130));
+    // Ended like this it leaves its file behind.
+    let ca = line.trim_start_matches("ca_file = ").trim().trim_matches('"');
+    std::fs::remove_file(ca).expect("its CA");
+
+    let mut child = edge(&["exchange"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it starts");
+    let mut printed = BufReader::new(child.stdout.take().expect("piped")).lines().map_while(Result::ok);
+    let ca = printed.find_map(|line| line.strip_prefix("ca_file = ").map(str::to_owned)).expect("its CA");
+    signals(&child, &["INT", "TERM"]);
+    assert_eq!(exit_code(&mut child), Some(0));
+    assert!(printed.any(|line| line.starts_with("# served ")));
+    assert!(!std::path::Path::new(ca.trim_matches('"')).exists(), "{ca}");
+}
+
+/// Sends these signals in one go.
+#[cfg(unix)]
+fn signals(child: &Child, names: &[&str]) {
+    let script: String = names.iter().map(|name| format!("kill -{name} {};", child.id())).collect();
+    assert!(Command::new("sh").args(["-c", &script]).status().expect("a shell").success());
+}
+
+/// How it exited, or `None` if it had to be killed for taking too long.
+#[cfg(unix)]
+fn exit_code(child: &mut Child) -> Option<i32> {
+    let until = Instant::now() + Duration::from_secs(20);
+    while Instant::now() < until {
+        if let Some(status) = child.try_wait().expect("asked") {
+            return status.code();
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child.kill().expect("killed");
+    child.wait().expect("it ends").code()
 }

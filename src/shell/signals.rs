@@ -1,10 +1,15 @@
 //! What the operator says with signals: SIGINT and SIGTERM stop the process, a second one ends it, SIGHUP reloads.
+//!
+//! One wish to stop can arrive as two signals: `timeout` signals its child and then the whole group, a terminal the group
+//! and a wrapper its child again. What comes within [`SAME_SIGNAL`] of the first is therefore the first again.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
+use crossbeam_channel::{Receiver, bounded};
 use mio::Waker;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals as Incoming;
@@ -23,21 +28,12 @@ impl Signals {
     /// If the system refuses a handler or the thread.
     pub fn install(waker: Arc<Waker>) -> io::Result<Self> {
         let this = Self { stop: Arc::default(), reload: Arc::default() };
-        for signal in [SIGINT, SIGTERM] {
-            // Handlers run in this order: the flag is up only when the second signal comes. That one then ends the
-            // process inside the handler itself, whatever any thread is stuck in.
-            signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&this.stop))?;
-            signal_hook::flag::register(signal, Arc::clone(&this.stop))?;
-        }
         signal_hook::flag::register(SIGHUP, Arc::clone(&this.reload))?;
         // A file that hits its size limit is a failed write, not the end of the process.
         signal_hook::flag::register(SIGXFSZ, Arc::default())?;
-        let mut incoming = Incoming::new([SIGINT, SIGTERM, SIGHUP])?;
-        thread::Builder::new().name("signals".into()).spawn(move || {
-            for _ in incoming.forever() {
-                // A waker fails only when its poll is gone, and then there is nobody left to wake.
-                let _ = waker.wake();
-            }
+        listen(&[SIGINT, SIGTERM, SIGHUP], Arc::clone(&this.stop), move || {
+            // A waker fails only when its poll is gone, and then there is nobody left to wake.
+            let _ = waker.wake();
         })?;
         Ok(this)
     }
@@ -55,10 +51,47 @@ impl Signals {
     }
 }
 
+/// The same for a process without a loop and with nothing to reload: a hangup does to it what it always did. Something
+/// can be received once a stop is asked for.
+///
+/// # Errors
+/// As [`Signals::install`].
+pub fn stop_alone() -> io::Result<Receiver<()>> {
+    let (tell, told) = bounded(1);
+    listen(&[SIGINT, SIGTERM], Arc::default(), move || {
+        // Full means that it was told already.
+        let _ = tell.try_send(());
+    })?;
+    Ok(told)
+}
+
+/// Raises `stop` with the first SIGINT or SIGTERM, ends the process with the second, and wakes with each of `signals`.
+fn listen(signals: &[i32], stop: Arc<AtomicBool>, wake: impl Fn() + Send + 'static) -> io::Result<()> {
+    let armed = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // Inside the handler itself, whatever any thread is stuck in.
+        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&armed))?;
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    let mut incoming = Incoming::new(signals)?;
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        for _ in incoming.forever() {
+            wake();
+            if stop.load(Ordering::Relaxed) && !armed.load(Ordering::Relaxed) {
+                thread::sleep(SAME_SIGNAL);
+                armed.store(true, Ordering::Relaxed);
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// Nobody presses Ctrl-C twice in this time.
+const SAME_SIGNAL: Duration = Duration::from_millis(200);
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     /// SIGHUP alone: the other two would end the test process for whoever runs it.
     #[test]

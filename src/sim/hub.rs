@@ -7,8 +7,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::exchange::ConnId;
 use super::peer::{Ending, Peer, Rules, Stage, Tally};
-use super::venue::ConnId;
 use crate::time::UtcMs;
 
 /// One accepted connection. Never used twice.
@@ -217,8 +217,8 @@ impl<R: Rules> Hub<R> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::exchange::Action;
     use super::super::peer::tests::{Clerk, UPGRADE, UTC, masked};
-    use super::super::venue::Action;
     use super::*;
     use std::rc::Rc;
 

@@ -9,14 +9,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::thread;
-use std::time::{Duration, Instant};
-
-use crossbeam_channel::{Receiver, bounded};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 use crate::config::Market;
+use crate::shell::signals::stop_alone;
 use crate::sim::exchange::{Exchange, ExchangeConfig, RecordedFrame, Source};
 use crate::sim::serve::{ServeOptions, Served, serve};
 
@@ -59,7 +54,7 @@ pub fn run(args: ExchangeArgs) -> ExitCode {
         .filter_level(log::LevelFilter::Warn)
         .filter_module("binance_edge", log::LevelFilter::Info)
         .try_init();
-    let served = signals().map_err(|error| format!("cannot handle signals: {error}")).and_then(|stop| {
+    let served = stop_alone().map_err(|error| format!("cannot handle signals: {error}")).and_then(|stop| {
         serve_until(&args, &mut io::stdout(), |_| {
             // Disconnected cannot be: the thread behind it lives as long as the process. It would mean the same.
             let _ = stop.recv();
@@ -72,26 +67,6 @@ pub fn run(args: ExchangeArgs) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// Tells of the first SIGINT or SIGTERM, and ends the process at a second one.
-fn signals() -> io::Result<Receiver<()>> {
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    let (tell, told) = bounded(1);
-    thread::Builder::new().name("signals".into()).spawn(move || {
-        let mut first: Option<Instant> = None;
-        for signal in signals.forever() {
-            match first {
-                None => {
-                    first = Some(Instant::now());
-                    let _ = tell.send(());
-                }
-                Some(at) if at.elapsed() < SAME_SIGNAL => {}
-                Some(_) => signal_hook::low_level::exit(128 + signal),
-            }
-        }
-    })?;
-    Ok(told)
 }
 
 /// Serves until `wait` returns.
@@ -261,9 +236,6 @@ const VIOLATIONS_TOLD: usize = 20;
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// Longest line; far above any frame that the client side accepts.
 const LINE_MAX: u64 = 16 * 1024 * 1024;
-/// One wish to stop can arrive as two signals: `timeout` signals its child and then the whole group, a terminal the group
-/// and a wrapper its child again. Nobody presses Ctrl-C twice in this time.
-const SAME_SIGNAL: Duration = Duration::from_millis(200);
 const CA_NAMES_TRIED: usize = 8;
 
 #[cfg(test)]

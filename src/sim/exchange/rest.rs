@@ -1,7 +1,7 @@
 //! REST of the exchange: public market data, strict parameters, weights and bans.
 
+use super::Exchange;
 use super::books::{Book, Print};
-use super::exchange::Exchange;
 use super::faults::Harm;
 use super::ledger::Violation;
 use super::venue::{RestAnswer, RestRequest};

@@ -1,31 +1,47 @@
 //! The exchange as a whole: connections, their clocks and their ends. A pure state machine over virtual time.
 //!
-//! Market data is in [`super::push`], control messages in [`super::control`], REST in [`super::rest`].
+//! Market data is in [`push`], control messages in [`control`], REST in [`rest`].
 
-pub use super::books::Books;
-pub use super::faults::{Fault, FaultId, Harm};
-pub use super::ledger::Ledger;
-pub use super::playback::RecordedFrame;
-pub use super::setup::{Contract, ExchangeConfig, Limits, Listing, Source};
-pub use super::venue::{Action, ConnId, Refusal, RestAnswer, RestRequest};
+pub mod books;
+pub mod candles;
+pub mod control;
+pub mod faults;
+pub mod fields;
+pub mod info;
+pub mod ledger;
+pub mod number;
+pub mod playback;
+pub mod push;
+pub mod request;
+pub mod rest;
+pub mod setup;
+pub mod text;
+pub mod tides;
+pub mod venue;
 
-use super::faults::Faults;
-use super::ledger::{ConnectionRecord, Violation};
-use super::playback::Playback;
-use super::push::{Channel, Watch};
-use super::request::{self, Root};
-use super::rest::Weights;
-use super::tides::{Fill, Tide};
-use super::{text, tides};
+pub use books::Books;
+pub use faults::{Fault, FaultId, Harm};
+pub use ledger::Ledger;
+pub use playback::RecordedFrame;
+pub use setup::{Contract, ExchangeConfig, Limits, Listing, Source};
+pub use venue::{Action, ConnId, Refusal, RestAnswer, RestRequest};
+
 use crate::config::Market;
 use crate::time::UtcMs;
+use faults::Faults;
+use ledger::{ConnectionRecord, Violation};
+use playback::Playback;
+use push::{Channel, Watch};
+use request::Root;
+use rest::Weights;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::rc::Rc;
+use tides::{Fill, Tide};
 
 /// Something the exchange will do by itself. Entries that turn out to be moot are passed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Due {
+enum Due {
     /// The next taker order of a symbol.
     Order(usize),
     /// An aggregate of a symbol may be complete.
@@ -52,23 +68,23 @@ pub(super) enum Due {
 
 /// A control reply on its way.
 #[derive(Debug)]
-pub(super) struct Reply {
-    pub(super) due: i64,
-    pub(super) text: Rc<str>,
+struct Reply {
+    due: i64,
+    text: Rc<str>,
     /// And then this end.
-    pub(super) close: Option<(u16, &'static str)>,
+    close: Option<(u16, &'static str)>,
 }
 
 /// One open connection.
 #[derive(Debug)]
-pub(super) struct Conn {
+struct Conn {
     /// Counted as they were accepted, from 1.
-    pub(super) ordinal: u64,
-    pub(super) root: Root,
-    pub(super) combined: bool,
+    ordinal: u64,
+    root: Root,
+    combined: bool,
     /// Names as asked for, in that order.
-    pub(super) streams: Vec<String>,
-    pub(super) replies: VecDeque<Reply>,
+    streams: Vec<String>,
+    replies: VecDeque<Reply>,
     /// Open pings: payload and when sent.
     pings: VecDeque<(String, i64)>,
 }
@@ -76,27 +92,27 @@ pub(super) struct Conn {
 /// The exchange. See the module.
 #[derive(Debug)]
 pub struct Exchange {
-    pub(super) config: ExchangeConfig,
-    pub(super) now: i64,
-    pub(super) due: BinaryHeap<Reverse<(i64, u64, Due)>>,
+    config: ExchangeConfig,
+    now: i64,
+    due: BinaryHeap<Reverse<(i64, u64, Due)>>,
     sequence: u64,
-    pub(super) books: Books,
-    pub(super) tides: Vec<Tide>,
-    pub(super) watches: Vec<Watch>,
-    pub(super) channels: Vec<Channel>,
-    pub(super) by_stream: BTreeMap<String, usize>,
-    pub(super) conns: BTreeMap<ConnId, Conn>,
-    pub(super) actions: VecDeque<(ConnId, Action)>,
-    pub(super) ledger: Ledger,
-    pub(super) faults: Faults,
+    books: Books,
+    tides: Vec<Tide>,
+    watches: Vec<Watch>,
+    channels: Vec<Channel>,
+    by_stream: BTreeMap<String, usize>,
+    conns: BTreeMap<ConnId, Conn>,
+    actions: VecDeque<(ConnId, Action)>,
+    ledger: Ledger,
+    faults: Faults,
     /// Delays and jitter; never the market, which has generators of its own.
-    pub(super) rng: fastrand::Rng,
-    pub(super) playback: Option<Playback>,
-    pub(super) weights: Weights,
+    rng: fastrand::Rng,
+    playback: Option<Playback>,
+    weights: Weights,
     attempts: VecDeque<i64>,
     accepted: u64,
     /// Room for the fills of one order.
-    pub(super) fills: Vec<Fill>,
+    fills: Vec<Fill>,
 }
 
 impl Exchange {
@@ -334,11 +350,11 @@ impl Exchange {
         self.later(grace_ms, Due::Shutdown);
     }
 
-    pub(super) fn later(&mut self, after_ms: i64, due: Due) {
+    fn later(&mut self, after_ms: i64, due: Due) {
         self.at(self.now.saturating_add(after_ms), due);
     }
 
-    pub(super) fn at(&mut self, at: i64, due: Due) {
+    fn at(&mut self, at: i64, due: Due) {
         self.sequence += 1;
         self.due.push(Reverse((at, self.sequence, due)));
     }
@@ -393,7 +409,7 @@ impl Exchange {
         false
     }
 
-    pub(super) fn record(&mut self, conn: ConnId, change: impl FnOnce(&mut ConnectionRecord)) {
+    fn record(&mut self, conn: ConnId, change: impl FnOnce(&mut ConnectionRecord)) {
         if let Some(record) = self.ledger.connections.get_mut(&conn) {
             change(record);
         }
@@ -411,7 +427,7 @@ impl Exchange {
     }
 
     /// True on spot: no roots, no aggregation window, no marks.
-    pub(super) fn spot(&self) -> bool {
+    fn spot(&self) -> bool {
         self.config.market == Market::Spot
     }
 }

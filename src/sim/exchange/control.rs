@@ -1,11 +1,11 @@
 //! Control messages and what they do to a connection's streams.
 
-use super::exchange::{Due, Exchange, Reply};
 use super::faults::Harm;
 use super::ledger::Violation;
 use super::request::{self, Ask};
 use super::text;
 use super::venue::ConnId;
+use super::{Due, Exchange, Reply};
 use crate::time::UtcMs;
 
 /// The request is over the limit of streams.

@@ -4,10 +4,10 @@
 
 use super::books::{Book, Mark, Print};
 use super::candles::{Candle, Candles};
-use super::exchange::{Due, Exchange};
 use super::fields::{elements, field, fields, string};
 use super::push::Watch;
 use super::setup::Listing;
+use super::{Due, Exchange};
 use crate::config::Market;
 use crate::fixed::{self, Fixed, Wide};
 use crate::time::UtcMs;

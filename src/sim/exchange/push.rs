@@ -2,7 +2,6 @@
 
 use super::books::{Book, Mark};
 use super::candles::{Candles, open_after, open_time};
-use super::exchange::{Due, Exchange};
 use super::faults::Harm;
 use super::fields;
 use super::request::Root;
@@ -10,6 +9,7 @@ use super::setup::Contract;
 use super::text;
 use super::tides::{Fill, Tide, seed_of};
 use super::venue::{Action, ConnId};
+use super::{Due, Exchange};
 use crate::config::Market;
 use crate::fixed::{Fixed, ONE};
 use crate::time::UtcMs;
