@@ -105,6 +105,7 @@ impl<R: Rules> Server<R> {
     fn read(&mut self, id: PeerId) -> Result<(), End> {
         let utc = self.clock.utc();
         let Some(wire) = self.wires.get_mut(&id) else { return Ok(()) };
+        let had_ended = wire.eof;
         let mut reads = 0;
         while wire.readable && !wire.eof && !self.faults.deaf {
             if reads == READS_PER_TURN {
@@ -148,7 +149,8 @@ impl<R: Rules> Server<R> {
                 }
             }
         }
-        if wire.eof {
+        // Told once: being told makes a connection worth another look, and that would never end.
+        if wire.eof && !had_ended {
             self.hub.eof(id);
         }
         Ok(())
