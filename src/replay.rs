@@ -53,6 +53,17 @@ const NO_LINE: &str = "line";
 const NO_ROOM: &str = "source";
 
 impl Counts {
+    /// What came after `earlier`.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Self {
+        Self {
+            frames: self.frames - earlier.frames,
+            rejected: self.rejected - earlier.rejected,
+            passed_over: self.passed_over - earlier.passed_over,
+            applied: self.applied - earlier.applied,
+        }
+    }
+
     fn count(&mut self, outcome: Outcome, times: u64) {
         self.frames += times;
         *match outcome {
