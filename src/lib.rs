@@ -51,6 +51,7 @@ pub mod market;
 pub mod net;
 pub mod note;
 pub mod recording;
+pub mod replay;
 pub mod ring;
 pub mod shell;
 pub mod sim;

@@ -22,6 +22,8 @@ enum Word {
     Demo(words::demo::DemoArgs),
     /// Run the built-in exchange alone, for any other client
     Exchange(words::exchange::ExchangeArgs),
+    /// Put recorded frames through the same parser and tape, and show what they hold
+    Replay(words::replay::ReplayArgs),
     /// Show what a running process says of itself
     Status(words::status::StatusArgs),
     /// Show the effective configuration, secrets masked
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
         Word::Run(args) => words::run::run(args),
         Word::Demo(args) => words::demo::run(args),
         Word::Exchange(args) => words::exchange::run(args),
+        Word::Replay(args) => words::replay::run(args),
         Word::Status(args) => words::status::run(args),
         Word::Config(args) => words::config::run(args),
     }

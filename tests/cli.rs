@@ -78,6 +78,8 @@ fn wrong_usage_is_exit_2_with_a_word_on_stderr() {
         &["nonsense"],
         &["config"],
         &["config", "--config"],
+        &["replay"],
+        &["replay", "--json"],
         &["config", "--live", "--config", "x"],
         &["status", "--url"],
         &["status", "--url", "http://127.0.0.1:9464/status"],

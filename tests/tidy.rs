@@ -17,6 +17,7 @@ const MUST_NOT_KNOW: &[(&str, &[&str], &str)] = &[
     ("status", &["net", "market", "engine", "shell", "sim", "words", "config"], "a status is plain data"),
     ("market", &["engine", "shell", "sim", "words"], "the market does not know who drives it"),
     ("engine", &["shell", "sim", "words"], "the same engine runs in the shell and in the simulation"),
+    ("replay", &["net", "shell", "sim", "words"], "a replay needs no clock, no file and no connection"),
     ("shell", &["sim", "words"], "the shell runs against any exchange"),
     ("sim", &["shell", "words"], "the exchange and its world have no shell"),
 ];

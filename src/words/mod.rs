@@ -2,9 +2,11 @@
 #![allow(clippy::disallowed_methods, reason = "words read clocks and the environment")]
 
 mod closing;
+mod columns;
 pub mod config;
 pub mod demo;
 pub mod exchange;
+pub mod replay;
 pub mod run;
 pub mod status;
 

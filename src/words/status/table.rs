@@ -3,9 +3,9 @@
 //! Reads the document by key, so that it also shows the parts it knows of an older or newer process.
 
 use crate::words::clean;
+use crate::words::columns::{Table, line};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 /// The whole page.
 pub(super) fn page(status: &Value) -> String {
@@ -155,56 +155,6 @@ fn parts(page: &mut String, status: &Value) {
         })
         .collect();
     line(page, &format!("workers  {}", lanes.join(", ")));
-}
-
-/// Columns as wide as their widest cell.
-struct Table<const N: usize> {
-    rows: Vec<Row<N>>,
-}
-
-enum Row<const N: usize> {
-    Cells([String; N]),
-    /// Belongs to the row above and takes the whole line.
-    Note(String),
-}
-
-impl<const N: usize> Table<N> {
-    fn new(heading: [&str; N]) -> Self {
-        Self { rows: vec![Row::Cells(heading.map(str::to_owned))] }
-    }
-
-    fn row(&mut self, cells: [String; N]) {
-        self.rows.push(Row::Cells(cells));
-    }
-
-    fn note(&mut self, note: String) {
-        self.rows.push(Row::Note(note));
-    }
-
-    fn draw(self, page: &mut String) {
-        let mut widths = [0; N];
-        for row in &self.rows {
-            let Row::Cells(cells) = row else { continue };
-            for (width, cell) in widths.iter_mut().zip(cells) {
-                *width = (*width).max(cell.chars().count());
-            }
-        }
-        line(page, "");
-        for row in self.rows {
-            match row {
-                Row::Cells(cells) => {
-                    let cells: Vec<_> =
-                        cells.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-                    line(page, &cells.join("  "));
-                }
-                Row::Note(note) => line(page, &format!("  {note}")),
-            }
-        }
-    }
-}
-
-fn line(page: &mut String, text: &str) {
-    writeln!(page, "{}", text.trim_end()).expect("a String takes everything");
 }
 
 fn list<'v>(of: &'v Value, key: &str) -> &'v [Value] {
