@@ -125,6 +125,7 @@ pub struct World {
     notes: Vec<Stamped>,
     keep_notes: bool,
     steps: u64,
+    exited: bool,
     /// The engine would spin: time stands still from here on.
     stuck: bool,
 }
@@ -165,6 +166,7 @@ impl World {
             notes: Vec::new(),
             keep_notes: true,
             steps: 0,
+            exited: false,
             stuck: false,
         }
     }
@@ -262,6 +264,16 @@ impl World {
         self.happenings[slot] = Some(happening);
         self.sequence += 1;
         self.heap.push(Reverse((at, self.sequence, slot)));
+    }
+
+    /// The operator wants a clean stop.
+    pub fn stop(&mut self) {
+        self.tell(Event::Stop);
+    }
+
+    /// True when the process has ended.
+    pub fn exited(&self) -> bool {
+        self.exited
     }
 
     // ---- time

@@ -60,7 +60,7 @@ impl World {
                     self.peers.push(None);
                     self.secure.push(None);
                     self.wires[session.index()] = Some(wire);
-                    self.witness.dialled(session.index());
+                    self.witness.dialled(session.index(), self.now);
                     match outcome {
                         Dialled::Connected(at) => self.at(at, Happening::Connected(wire)),
                         Dialled::Refused(at) => self.at(at, Happening::Refused(wire)),
@@ -80,7 +80,7 @@ impl World {
                         self.at(at, Happening::Resolved(id, result));
                     }
                 }
-                Command::Exit => {}
+                Command::Exit => self.exited = true,
             }
         }
         while let Some(session) = self.engine.poll_transmit() {
