@@ -2,9 +2,10 @@
 #![allow(clippy::disallowed_methods, reason = "outside the core")]
 
 use binance_edge::market::feed::Canary;
+use binance_edge::sim::world::network::NetFault;
 use binance_edge::sim::world::swarm;
 use binance_edge::sim::world::{Setup, World};
-use binance_edge::time::Span;
+use binance_edge::time::{Instant, Span};
 
 fn seeds() -> std::ops::Range<u64> {
     let number = |name: &str, default| std::env::var(name).map_or(default, |value| value.parse().expect("a number"));
@@ -41,6 +42,23 @@ fn an_hour_without_faults_is_held_to_the_last_trade() {
         let last = truth.ids().unwrap().1;
         assert!(last - trades.last_id.unwrap() <= 30, "{name}: {:?} of {last}", trades.last_id);
     }
+}
+
+#[test]
+fn over_tls_the_process_says_the_same_whatever_tls_draws() {
+    let run = || {
+        let mut world = World::new(&Setup::new(3, &["BTCUSDT", "币安人生USDT"]).over_tls());
+        world.schedule(NetFault::Trickle(Span::from_ms(3)), Instant::ZERO, Span::from_secs(5));
+        world.schedule(NetFault::Reset, Instant::ZERO + Span::from_secs(20), Span::from_ms(1));
+        world.run_for(Span::from_secs(120));
+        assert_eq!(world.violations(), [""; 0]);
+        assert_eq!(world.audit(), [""; 0]);
+        let connection = world.status().connections[0].clone();
+        assert_eq!((connection.opened, connection.live), (2, 6));
+        assert!(connection.url.starts_with("wss://venue.example:9443/"), "{}", connection.url);
+        (world.hash(), connection.bytes, connection.frames)
+    };
+    assert_eq!(run(), run());
 }
 
 #[test]

@@ -572,12 +572,21 @@ impl Session {
         }
     }
 
-    /// Stays away from the peer until then, however the present attempt ends.
-    pub fn hold(&mut self, until: Instant) {
+    /// Stays away from the peer until then. An attempt that has not asked for the upgrade yet is given up: its request
+    /// would reach a peer that wants none. One that has asked takes its answer.
+    pub fn hold(&mut self, until: Instant, now: Instant) {
         self.hold_until = self.hold_until.max(until);
-        if let State::Backoff { until } = &mut self.state {
-            *until = (*until).max(self.hold_until);
-        }
+        let stage = match &mut self.state {
+            State::Backoff { until } => {
+                *until = (*until).max(self.hold_until);
+                return;
+            }
+            State::Resolving { .. } => Stage::Resolve,
+            State::Dialing { .. } => Stage::Tcp,
+            State::Securing { .. } => Stage::Tls,
+            State::Upgrading { .. } | State::Open | State::Closing { .. } | State::Stopped => return,
+        };
+        self.end(stage, "put off: the venue asked this host to stay away".into(), None, now);
     }
 
     /// Puts off an attempt that would begin before `until`.

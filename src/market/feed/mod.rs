@@ -386,8 +386,12 @@ impl Feed {
         if let Some(wait) = ending.retry_after {
             // The venue counts by address, so whoever goes to the same host stays away as long.
             let host = self.connections[index].session.settings().host.clone();
-            for connection in self.connections.iter_mut().filter(|c| c.session.settings().host == host) {
-                connection.session.hold(now + wait);
+            for other in 0..self.connections.len() {
+                if self.connections[other].session.settings().host == host {
+                    self.connections[other].session.hold(now + wait, now);
+                    // What that ended is told at once, in its own turn.
+                    self.arm(other, now);
+                }
             }
         }
     }

@@ -69,6 +69,29 @@ pub enum Harm {
 }
 
 impl Harm {
+    /// One word for its kind.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::AckLost => "ack-lost",
+            Self::AckWrongId => "ack-wrong-id",
+            Self::AckError { .. } => "ack-error",
+            Self::AckLate { .. } => "ack-late",
+            Self::CloseOnSubscribe { .. } => "close-on-subscribe",
+            Self::Mute => "stream-mute",
+            Self::Hush => "stream-hush",
+            Self::DropClosing => "drop-closing",
+            Self::Duplicate => "duplicate",
+            Self::Reorder => "reorder",
+            Self::Skip => "skip",
+            Self::Malformed(_) => "malformed",
+            Self::ExtraKeys => "extra-keys",
+            Self::ShuffledKeys => "shuffled-keys",
+            Self::WithoutKeys(_) => "without-keys",
+            Self::RefuseUpgrade { .. } => "refuse-upgrade",
+            Self::RestAnswer { .. } => "rest-answer",
+        }
+    }
+
     /// Frames that no client may believe, die of, or mistake for something else.
     pub fn hostile() -> Self {
         let deep = format!(r#"{{"e":"aggTrade","x":{}{}}}"#, "[".repeat(2_000), "]".repeat(2_000));

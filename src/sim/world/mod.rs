@@ -7,21 +7,23 @@
 pub mod audit;
 pub mod network;
 pub mod swarm;
+mod tls;
+mod traffic;
 mod witness;
 
 use crate::config::{Config, Url};
-use crate::engine::{Command, Engine, Event, Job, JobId, Reply, SessionId};
-use crate::market::feed::Canary;
+use crate::engine::{Engine, Event, JobId, Reply};
+use crate::market::feed::{self, Canary};
 use crate::note::Stamped;
 use crate::sim::exchange::{Exchange, ExchangeConfig, Fault, Harm, Listing};
 use crate::sim::hub::{Hub, PeerId};
-use crate::sim::peer::Ending;
 use crate::time::{Instant, Now, Span, UtcMs};
-use network::{Dialled, Direction, NetFault, Network, WireId};
+use network::{NetFault, Network, WireId};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::SocketAddr;
+use std::hash::{DefaultHasher, Hasher};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use tls::{Identity, Secure};
 use witness::Witness;
 
 /// When every world begins: 2026-11-20T23:05:00Z.
@@ -36,6 +38,10 @@ pub struct Setup {
     pub config: Config,
     /// The exchange.
     pub exchange: ExchangeConfig,
+    /// What the exchange's name resolves to.
+    pub addresses: Vec<IpAddr>,
+    /// The connections are encrypted, whatever the address in the configuration says.
+    pub tls: bool,
     /// A bug put into the engine.
     pub canary: Canary,
 }
@@ -53,7 +59,14 @@ impl Setup {
                 exchange.symbols.push(Listing::new(symbol, "100", 1.0));
             }
         }
-        Self { seed, config, exchange, canary: Canary::default() }
+        let addresses = vec![Ipv4Addr::LOCALHOST.into()];
+        Self { seed, config, exchange, addresses, tls: false, canary: Canary::default() }
+    }
+
+    /// The same over TLS.
+    pub fn over_tls(mut self) -> Self {
+        self.tls = true;
+        self
     }
 }
 
@@ -69,6 +82,7 @@ enum Happening {
     Resolved(JobId, Result<Vec<SocketAddr>, String>),
     FaultBegins(usize),
     FaultEnds(usize),
+    ClockSteps(i64),
 }
 
 /// A fault of the network, with its time.
@@ -94,6 +108,11 @@ pub struct World {
     peers: Vec<Option<PeerId>>,
     /// By peer: its wire.
     peer_wires: Vec<Option<WireId>>,
+    /// What the exchange shows over TLS; `None` without.
+    identity: Option<Identity>,
+    /// By wire: TLS at the exchange's end.
+    secure: Vec<Option<Secure>>,
+    addresses: Vec<IpAddr>,
     heap: BinaryHeap<Reverse<(Instant, u64, usize)>>,
     happenings: Vec<Option<Happening>>,
     free: Vec<usize>,
@@ -106,6 +125,7 @@ pub struct World {
     notes: Vec<Stamped>,
     keep_notes: bool,
     steps: u64,
+    exited: bool,
     /// The engine would spin: time stands still from here on.
     stuck: bool,
 }
@@ -115,7 +135,14 @@ impl World {
     pub fn new(setup: &Setup) -> Self {
         let mut rng = fastrand::Rng::with_seed(setup.seed);
         let now = Now { mono: Instant::ZERO, utc_ns: BEGINNING.0 * 1_000_000 };
-        let engine = Engine::with_canary(&setup.config, None, rng.u64(..), now, setup.canary);
+        let mut config = setup.config.clone();
+        let identity = setup.tls.then(|| Identity::new(&config.exchange.market_ws.host));
+        if let Some(identity) = &identity {
+            config.exchange.market_ws.scheme = "wss";
+            config.exchange.ca_pem = Some(identity.ca_pem.clone());
+        }
+        let tls = feed::tls_for(&config).expect("a CA made here is one");
+        let engine = Engine::with_canary(&config, tls, rng.u64(..), now, setup.canary);
         let sessions = engine.feed().connections().len();
         Self {
             now: Instant::ZERO,
@@ -125,17 +152,21 @@ impl World {
             wires: vec![None; sessions],
             peers: Vec::new(),
             peer_wires: Vec::new(),
+            identity,
+            secure: Vec::new(),
+            addresses: setup.addresses.clone(),
             heap: BinaryHeap::new(),
             happenings: Vec::new(),
             free: Vec::new(),
             sequence: 0,
             episodes: Vec::new(),
             skew_ms: 0,
-            witness: Witness::new(&setup.config, sessions),
+            witness: Witness::new(&config, sessions),
             hash: DefaultHasher::new(),
             notes: Vec::new(),
             keep_notes: true,
             steps: 0,
+            exited: false,
             stuck: false,
         }
     }
@@ -163,6 +194,11 @@ impl World {
     /// Moves the process's wall clock, and nothing else.
     pub fn step_wall_clock(&mut self, by_ms: i64) {
         self.skew_ms += by_ms;
+    }
+
+    /// Moves it at a time to come.
+    pub fn schedule_clock_step(&mut self, at: Instant, by_ms: i64) {
+        self.at(at, Happening::ClockSteps(by_ms));
     }
 
     /// Since the beginning.
@@ -230,6 +266,16 @@ impl World {
         self.heap.push(Reverse((at, self.sequence, slot)));
     }
 
+    /// The operator wants a clean stop.
+    pub fn stop(&mut self) {
+        self.tell(Event::Stop);
+    }
+
+    /// True when the process has ended.
+    pub fn exited(&self) -> bool {
+        self.exited
+    }
+
     // ---- time
 
     /// Lets time pass.
@@ -290,20 +336,11 @@ impl World {
         match happening {
             Happening::ToProcess(wire, bytes) => self.deliver(wire, &bytes),
             Happening::ToExchange(wire, bytes) => {
-                if let Some(peer) = self.peers[wire.0] {
-                    self.hub.received(peer, &bytes, self.utc());
-                    self.carry();
-                }
+                self.receive(wire, &bytes);
             }
             Happening::Connected(wire) => {
                 if self.current(wire) {
-                    let peer = self.hub.accept();
-                    self.peers[wire.0] = Some(peer);
-                    let at = peer.0 as usize;
-                    if self.peer_wires.len() <= at {
-                        self.peer_wires.resize(at + 1, None);
-                    }
-                    self.peer_wires[at] = Some(wire);
+                    self.accept(wire);
                     self.tell(Event::Connected(self.session(wire)));
                 }
             }
@@ -329,6 +366,7 @@ impl World {
             Happening::Resolved(job, result) => self.tell(Event::Reply(job, Reply::Resolved(result))),
             Happening::FaultBegins(index) => self.begin(index),
             Happening::FaultEnds(index) => self.network.end(self.episodes[index].fault),
+            Happening::ClockSteps(by_ms) => self.step_wall_clock(by_ms),
         }
     }
 
@@ -341,141 +379,6 @@ impl World {
             for wire in wires {
                 self.at(self.now, Happening::ProcessSeesEnd(wire, kind));
                 self.at(self.now, Happening::ExchangeSeesEnd(wire));
-            }
-        }
-    }
-
-    // ---- the process's side
-
-    fn session(&self, wire: WireId) -> SessionId {
-        SessionId(self.network.wire(wire).session)
-    }
-
-    /// Is this the wire its session uses now? What comes over any other is the shell's to drop.
-    fn current(&self, wire: WireId) -> bool {
-        self.wires[self.network.wire(wire).session as usize] == Some(wire)
-    }
-
-    fn end_wire(&mut self, wire: WireId) {
-        let session = self.network.wire(wire).session as usize;
-        if self.wires[session] == Some(wire) {
-            self.wires[session] = None;
-            self.witness.hung_up(session);
-        }
-        self.network.close(wire);
-    }
-
-    fn deliver(&mut self, wire: WireId, mut bytes: &[u8]) {
-        let session = self.session(wire);
-        while !bytes.is_empty() && self.current(wire) {
-            let buffer = self.engine.receive_buffer(session);
-            let n = buffer.len().min(bytes.len());
-            if n == 0 {
-                return;
-            }
-            buffer[..n].copy_from_slice(&bytes[..n]);
-            self.witness.delivered(session.index(), &bytes[..n]);
-            bytes = &bytes[n..];
-            self.tell(Event::Received(session, n));
-        }
-    }
-
-    /// The shell's part: tell the engine, obey it, take its bytes and its notes.
-    fn tell(&mut self, event: Event) {
-        self.engine.handle(event, self.stamp());
-        while let Some(command) = self.engine.poll_command() {
-            match command {
-                Command::Dial { session, .. } => {
-                    if let Some(wire) = self.wires[session.index()] {
-                        self.hang_up(wire);
-                    }
-                    let (wire, outcome) = self.network.dial(session.0, self.now);
-                    self.peers.push(None);
-                    self.wires[session.index()] = Some(wire);
-                    self.witness.dialled(session.index());
-                    match outcome {
-                        Dialled::Connected(at) => self.at(at, Happening::Connected(wire)),
-                        Dialled::Refused(at) => self.at(at, Happening::Refused(wire)),
-                        Dialled::Lost => {}
-                    }
-                }
-                Command::Hangup { session } => {
-                    self.transmit(session);
-                    if let Some(wire) = self.wires[session.index()] {
-                        self.hang_up(wire);
-                    }
-                }
-                Command::Work { id, job: Job::Resolve { port, .. }, .. } => {
-                    if let Some((at, good)) = self.network.lookup(self.now) {
-                        let address = SocketAddr::from(([127, 0, 0, 1], port));
-                        let result = if good { Ok(vec![address]) } else { Err("name not known".to_owned()) };
-                        self.at(at, Happening::Resolved(id, result));
-                    }
-                }
-                Command::Exit => {}
-            }
-        }
-        while let Some(session) = self.engine.poll_transmit() {
-            self.transmit(session);
-        }
-        while let Some(stamped) = self.engine.poll_note() {
-            let text = stamped.note.to_string();
-            (stamped.at, &text).hash(&mut self.hash);
-            self.witness.noted(&stamped);
-            if self.keep_notes {
-                self.notes.push(stamped);
-            }
-        }
-    }
-
-    fn hang_up(&mut self, wire: WireId) {
-        self.end_wire(wire);
-        if let Some(at) = self.network.signal(wire, Direction::ToExchange, self.now) {
-            self.at(at, Happening::ExchangeSeesEnd(wire));
-        }
-    }
-
-    fn transmit(&mut self, session: SessionId) {
-        let bytes = self.engine.transmit(session).to_vec();
-        if bytes.is_empty() {
-            return;
-        }
-        self.engine.transmitted(session, bytes.len());
-        if let Some(wire) = self.wires[session.index()] {
-            self.send(wire, Direction::ToExchange, &bytes);
-        }
-    }
-
-    fn send(&mut self, wire: WireId, direction: Direction, bytes: &[u8]) {
-        for (at, piece) in self.network.send(wire, direction, bytes, self.now) {
-            let piece = piece.to_vec();
-            let happening = match direction {
-                Direction::ToExchange => Happening::ToExchange(wire, piece),
-                Direction::ToProcess => Happening::ToProcess(wire, piece),
-            };
-            self.at(at, happening);
-        }
-    }
-
-    // ---- the exchange's side
-
-    /// Puts what the exchange wants to send on its wires.
-    fn carry(&mut self) {
-        while let Some(peer) = self.hub.poll_touched() {
-            let Some(wire) = self.peer_wires.get(peer.0 as usize).copied().flatten() else { continue };
-            let bytes = self.hub.transmit(peer).to_vec();
-            if !bytes.is_empty() {
-                self.hub.transmitted(peer, bytes.len());
-                self.send(wire, Direction::ToProcess, &bytes);
-            }
-            if let Some(ending) = self.hub.ending(peer)
-                && self.peers[wire.0].take().is_some()
-            {
-                let kind = (ending == Ending::Cut).then_some(std::io::ErrorKind::ConnectionReset);
-                if let Some(at) = self.network.signal(wire, Direction::ToProcess, self.now) {
-                    self.at(at, Happening::ProcessSeesEnd(wire, kind));
-                }
-                self.hub.gone(peer);
             }
         }
     }

@@ -1,6 +1,10 @@
 //! The network between the process and the exchange: bytes keep their order, and everything else can go wrong.
 
 use crate::time::{Instant, Span};
+use std::net::IpAddr;
+
+/// What a path holds back at most before it breaks down silently: a trickle fills it in no time.
+const BACKLOG_MAX: Span = Span::from_secs(12);
 
 /// What the network does while a fault is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,12 +17,22 @@ pub enum NetFault {
     ResolverFails,
     /// New connections get no answer.
     SynLost,
+    /// New connections to this address get no answer.
+    AddressDead(IpAddr),
     /// New connections are refused at once.
     Refused,
     /// New connections are accepted, and nothing ever comes back on them.
     Mute,
+    /// On new connections so many of the exchange's bytes come, and nothing after them.
+    MuteAfter(u64),
+    /// On new connections TLS is answered, and nothing comes back after it.
+    MuteUpgrade,
+    /// New connections are reset behind so many of the exchange's bytes.
+    CutAfter(u64),
     /// On new connections the exchange's bytes come one by one, this far apart.
     Trickle(Span),
+    /// The same from the end of the TLS handshake on.
+    TrickleUpgrade(Span),
     /// Nothing moves; when it ends, everything comes at once.
     Freeze,
     /// What is sent on any connection vanishes, for ever for those that lived through it.
@@ -29,6 +43,31 @@ pub enum NetFault {
     EndOfFile,
     /// Everything takes this much longer.
     Slow(Span),
+}
+
+impl NetFault {
+    /// One word for its kind.
+    pub const fn kind(self) -> &'static str {
+        match self {
+            Self::ResolverSilent => "resolver-silent",
+            Self::ResolverSlow(_) => "resolver-slow",
+            Self::ResolverFails => "resolver-fails",
+            Self::SynLost => "syn-lost",
+            Self::AddressDead(_) => "address-dead",
+            Self::Refused => "refused",
+            Self::Mute => "mute",
+            Self::MuteAfter(_) => "mute-after",
+            Self::MuteUpgrade => "mute-upgrade",
+            Self::CutAfter(_) => "cut-after",
+            Self::Trickle(_) => "trickle",
+            Self::TrickleUpgrade(_) => "trickle-upgrade",
+            Self::Freeze => "freeze",
+            Self::BlackHole => "black-hole",
+            Self::Reset => "reset",
+            Self::EndOfFile => "end-of-file",
+            Self::Slow(_) => "slow",
+        }
+    }
 }
 
 /// A socket pair of the world. Never used twice.
@@ -49,10 +88,16 @@ pub struct Wire {
     pub session: u32,
     /// One way.
     latency: Span,
-    /// The exchange's bytes never come back.
-    mute: bool,
+    /// Bytes of the exchange that still come; none after them.
+    comes: u64,
+    /// They are followed by a reset instead of silence.
+    cut: bool,
+    /// Nothing comes back after the TLS handshake.
+    mute_upgrade: bool,
     /// The exchange's bytes come one by one.
     trickle: Option<Span>,
+    /// But not those of the TLS handshake.
+    trickle_upgrade: bool,
     /// Nothing passes any more, in either direction, and nobody is told.
     black_hole: bool,
     /// Closed by the process.
@@ -89,6 +134,15 @@ pub enum Direction {
     ToProcess,
 }
 
+/// What becomes of bytes that were sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sent<'b> {
+    /// What arrives when.
+    pub pieces: Vec<(Instant, &'b [u8])>,
+    /// When both ends see the connection reset.
+    pub cut: Option<Instant>,
+}
+
 impl Network {
     /// A network without faults.
     pub fn new(rng: fastrand::Rng) -> Self {
@@ -123,10 +177,15 @@ impl Network {
         }
     }
 
-    /// A fault ends.
+    /// A fault ends. What a trickle holds back still trickles; what is sent from now on comes behind it as usual.
     pub fn end(&mut self, fault: NetFault) {
         if let Some(at) = self.active.iter().position(|active| *active == fault) {
             self.active.swap_remove(at);
+        }
+        if let NetFault::Trickle(gap) | NetFault::TrickleUpgrade(gap) = fault {
+            for wire in self.wires.iter_mut().filter(|wire| wire.trickle == Some(gap)) {
+                wire.trickle = None;
+            }
         }
     }
 
@@ -148,23 +207,34 @@ impl Network {
     }
 
     /// A new wire, and what becomes of the attempt to connect it.
-    pub fn dial(&mut self, session: u32, now: Instant) -> (WireId, Dialled) {
+    pub fn dial(&mut self, session: u32, address: IpAddr, now: Instant) -> (WireId, Dialled) {
         let latency = Span::from_us(self.rng.u64(50..20_000));
-        let trickle = self.active.iter().find_map(|fault| {
-            let NetFault::Trickle(gap) = fault else { return None };
-            Some(*gap)
-        });
-        let lost = self.is(NetFault::SynLost) || self.is(NetFault::BlackHole);
-        self.wires.push(Wire {
+        let lost =
+            self.is(NetFault::SynLost) || self.is(NetFault::BlackHole) || self.is(NetFault::AddressDead(address));
+        let mut wire = Wire {
             session,
             latency,
-            mute: self.is(NetFault::Mute),
-            trickle,
+            comes: u64::MAX,
+            cut: false,
+            mute_upgrade: self.is(NetFault::MuteUpgrade),
+            trickle: None,
+            trickle_upgrade: false,
             black_hole: lost,
             closed: false,
             to_exchange: Lane::default(),
             to_process: Lane::default(),
-        });
+        };
+        for fault in &self.active {
+            if let NetFault::MuteAfter(bytes) | NetFault::CutAfter(bytes) = fault {
+                (wire.comes, wire.cut) = (*bytes, matches!(fault, NetFault::CutAfter(_)));
+            } else if let NetFault::Trickle(gap) | NetFault::TrickleUpgrade(gap) = fault {
+                (wire.trickle, wire.trickle_upgrade) = (Some(*gap), matches!(fault, NetFault::TrickleUpgrade(_)));
+            }
+        }
+        if self.is(NetFault::Mute) {
+            (wire.comes, wire.cut) = (0, false);
+        }
+        self.wires.push(wire);
         let answer = self.delayed(now + latency.times(2));
         let outcome = if lost {
             Dialled::Lost
@@ -185,50 +255,71 @@ impl Network {
     }
 
     /// Cuts bytes into pieces and says when each arrives. Nothing overtakes; what vanishes is not in the list.
+    /// `handshake` says that the bytes belong to a TLS handshake.
     pub fn send<'b>(
         &mut self,
         id: WireId,
         direction: Direction,
+        handshake: bool,
         bytes: &'b [u8],
         now: Instant,
-    ) -> Vec<(Instant, &'b [u8])> {
+    ) -> Sent<'b> {
         let arrival = self.delayed(now + self.wires[id.0].latency);
         let jitter = Span::from_us(self.rng.u64(0..300));
         let cut = if self.rng.u8(..) < 64 && bytes.len() > 1 { self.rng.usize(1..bytes.len()) } else { bytes.len() };
         let wire = &mut self.wires[id.0];
-        if wire.black_hole || (wire.mute && direction == Direction::ToProcess) {
-            return Vec::new();
+        let mut sent = Sent::default();
+        if wire.black_hole {
+            return sent;
         }
-        let trickle = wire.trickle.filter(|_| direction == Direction::ToProcess);
-        let lane = match direction {
-            Direction::ToExchange => &mut wire.to_exchange,
-            Direction::ToProcess => &mut wire.to_process,
-        };
+        let to_exchange = direction == Direction::ToExchange;
+        let comes = if to_exchange { u64::MAX } else { wire.comes };
+        let comes = bytes.len().min(usize::try_from(comes).unwrap_or(usize::MAX));
+        if comes == 0 || (!to_exchange && wire.mute_upgrade && !handshake) {
+            return sent;
+        }
+        let rest = bytes.len() - comes;
+        let (bytes, cut) = (&bytes[..comes], cut.min(comes));
+        let trickle = wire.trickle.filter(|_| !(to_exchange || wire.trickle_upgrade && handshake));
+        let lane = if to_exchange { &mut wire.to_exchange } else { &mut wire.to_process };
         let mut at = (arrival + jitter).max(lane.busy_until);
-        let mut pieces = Vec::new();
+        let mut broke_down = false;
         if let Some(gap) = trickle {
-            // A deadline ends such a connection long before these are through.
-            for byte in bytes.chunks(1).take(200) {
+            for byte in bytes.chunks(1) {
                 at += gap;
-                pieces.push((at, byte));
+                if at.since(now) > BACKLOG_MAX {
+                    broke_down = true;
+                    break;
+                }
+                sent.pieces.push((at, byte));
             }
         } else {
             let (first, second) = bytes.split_at(cut);
-            pieces.push((at, first));
+            sent.pieces.push((at, first));
             if !second.is_empty() {
                 at += Span::from_us(1 + jitter.as_us());
-                pieces.push((at, second));
+                sent.pieces.push((at, second));
             }
         }
         lane.busy_until = at;
-        pieces
+        if !to_exchange && wire.comes != u64::MAX {
+            wire.comes -= comes as u64;
+            if wire.cut && rest > 0 {
+                sent.cut = Some(at + Span::from_ns(1));
+            }
+        }
+        if broke_down {
+            (wire.comes, wire.cut) = (0, false);
+        }
+        sent
     }
 
     /// When something that is no bytes (an end, a reset) arrives: behind all bytes before it. `None` if it vanishes.
     pub fn signal(&mut self, id: WireId, direction: Direction, now: Instant) -> Option<Instant> {
         let arrival = self.delayed(now + self.wires[id.0].latency);
         let wire = &self.wires[id.0];
-        if wire.black_hole || (wire.mute && direction == Direction::ToProcess) {
+        let mute = direction == Direction::ToProcess && (wire.comes == 0 || wire.mute_upgrade);
+        if wire.black_hole || mute {
             return None;
         }
         let lane = match direction {

@@ -9,6 +9,7 @@ use crate::config::SubscribeBy;
 use crate::market::feed::Canary;
 use crate::sim::exchange::Harm;
 use crate::time::{Instant, Span};
+use std::net::{IpAddr, Ipv4Addr};
 
 /// How long after the last fault everything must be back: the longest pause, one whole attempt, a first-data deadline,
 /// and as much again for what failed while others healed.
@@ -16,6 +17,9 @@ const HEAL_WITHIN: Span = Span::from_secs(150);
 
 /// How long a half-open path can look well: `ping_after` and `pong`, and a moment.
 const FOUND_WITHIN: Span = Span::from_secs(26);
+
+/// The second address of the exchange's name, where it has two.
+const OTHER_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 
 /// What a run came to.
 #[derive(Clone, Debug)]
@@ -32,6 +36,10 @@ pub struct Run {
     pub healed_after: Option<Span>,
     /// Faults that were on.
     pub faults: Vec<String>,
+    /// The kind of each of them, in one word.
+    pub kinds: Vec<&'static str>,
+    /// How much time passed in it.
+    pub passed: Span,
     /// What was violated; empty for a good run.
     pub violations: Vec<String>,
     /// Everything the process said, if that was to be kept.
@@ -47,7 +55,7 @@ pub fn run(seed: u64, faulty: Span, canary: Canary, keep_notes: bool) -> Run {
         world.forget_notes();
     }
     let by_url = setup.config.streams.subscribe_by == SubscribeBy::Url;
-    let faults = draw_faults(&mut world, &mut rng, faulty, by_url);
+    let (faults, kinds) = draw_faults(&mut world, &mut rng, faulty, by_url);
     world.run_for(faulty);
     let mut violations = Vec::new();
     let calm = world.now();
@@ -77,6 +85,8 @@ pub fn run(seed: u64, faulty: Span, canary: Canary, keep_notes: bool) -> Run {
         attempts: connections.iter().map(|c| c.session.epoch()).sum(),
         healed_after,
         faults,
+        kinds,
+        passed: world.now().since(Instant::ZERO),
         violations,
         notes: world.notes().iter().map(|s| format!("{} {} {}", s.utc, s.note.level(), s.note)).collect(),
     }
@@ -121,6 +131,10 @@ fn setup(seed: u64, rng: &mut fastrand::Rng, canary: Canary) -> Setup {
     setup.exchange.rate = [0.1, 0.3, 1.0][rng.usize(..3)];
     setup.exchange.limits.ping_every_ms = [15_000, 180_000][rng.usize(..2)];
     setup.exchange.end_by_cut = rng.bool();
+    setup.tls = rng.u8(..) < 96;
+    if rng.bool() {
+        setup.addresses.push(OTHER_ADDRESS);
+    }
     if rng.u8(..) < 32 {
         setup.exchange.limits.lifetime_ms = rng.i64(20_000..90_000);
     }
@@ -128,7 +142,12 @@ fn setup(seed: u64, rng: &mut fastrand::Rng, canary: Canary) -> Setup {
 }
 
 /// Swarm testing: each kind of fault is in a run or not, so that some runs have few kinds in many episodes.
-fn draw_faults(world: &mut World, rng: &mut fastrand::Rng, faulty: Span, by_url: bool) -> Vec<String> {
+fn draw_faults(
+    world: &mut World,
+    rng: &mut fastrand::Rng,
+    faulty: Span,
+    by_url: bool,
+) -> (Vec<String>, Vec<&'static str>) {
     let ms = |rng: &mut fastrand::Rng, from: u64, to: u64| Span::from_ms(rng.u64(from..to));
     let network = [
         NetFault::ResolverSilent,
@@ -143,6 +162,12 @@ fn draw_faults(world: &mut World, rng: &mut fastrand::Rng, faulty: Span, by_url:
         NetFault::Reset,
         NetFault::EndOfFile,
         NetFault::Slow(ms(rng, 20, 900)),
+        NetFault::AddressDead(Ipv4Addr::LOCALHOST.into()),
+        NetFault::AddressDead(OTHER_ADDRESS),
+        NetFault::MuteAfter(rng.u64(1..1_500)),
+        NetFault::CutAfter(rng.u64(1..1_500)),
+        NetFault::MuteUpgrade,
+        NetFault::TrickleUpgrade(ms(rng, 20, 400)),
     ];
     let network: Vec<NetFault> = network.into_iter().filter(|_| rng.u8(..) < 80).collect();
     let harms = [
@@ -169,26 +194,36 @@ fn draw_faults(world: &mut World, rng: &mut fastrand::Rng, faulty: Span, by_url:
     // A stream asked for by the URL cannot be asked for again on the same connection; replacing a connection of which
     // other streams live is not built yet.
     harms.retain(|harm| *harm != Harm::Mute || !by_url);
-    let mut told = Vec::new();
-    for _ in 0..rng.usize(1..7) {
+    let (mut told, mut kinds) = (Vec::new(), Vec::new());
+    let minutes = faulty.as_ms().div_ceil(60_000).max(1);
+    let episodes: usize = (0..minutes).map(|_| rng.usize(1..7)).sum();
+    for _ in 0..episodes {
         let from = Span::from_ns(rng.u64(0..faulty.as_ns() * 4 / 5));
         let lasts = ms(rng, 200, 20_000);
         let lasts = Span::from_ns(lasts.as_ns().min(faulty.as_ns() - from.as_ns()));
         if !network.is_empty() && (rng.bool() || harms.is_empty()) {
             let fault = network[rng.usize(..network.len())];
             world.schedule(fault, Instant::ZERO + from, lasts);
+            kinds.push(fault.kind());
             told.push(format!("{fault:?} at {from} for {lasts}"));
         } else if !harms.is_empty() {
             let harm = harms[rng.usize(..harms.len())].clone();
             let stream = ["", "aggTrade", "markPrice", "kline", "btcusdt@"][rng.usize(..5)];
             let every = [1, 1, 3, 10][rng.usize(..4)];
-            let name = format!("{harm:?}");
-            let name = name.split(['(', '{']).next().unwrap_or("").trim().to_owned();
+            let name = harm.kind();
+            kinds.push(name);
             world.schedule_harm(harm, Instant::ZERO + from, lasts, |fault| fault.on(stream).every(every));
             told.push(format!("{name} on \"{stream}\" each {every} at {from} for {lasts}"));
         }
     }
-    told
+    // The process's wall clock is set, as a time server does that was away for long.
+    for _ in 0..rng.usize(..3) {
+        let (at, by_s) = (Span::from_ns(rng.u64(0..faulty.as_ns().max(1))), rng.i64(-3_600..=3_600));
+        world.schedule_clock_step(Instant::ZERO + at, by_s * 1_000);
+        kinds.push("wall-clock");
+        told.push(format!("wall clock stepped by {by_s} s at {at}"));
+    }
+    (told, kinds)
 }
 
 /// Messages that nobody should send.

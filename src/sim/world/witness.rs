@@ -2,14 +2,17 @@
 
 use crate::config::Config;
 use crate::engine::Engine;
-use crate::market::feed::StreamState;
+use crate::market::feed::{Connection, StreamState};
 use crate::net::State;
 use crate::note::{Note, Stamped};
 use crate::time::{Instant, Span};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Violations remembered.
 const VIOLATIONS_MAX: usize = 20;
+
+/// Refused messages of one kind are told this far apart at least.
+const REFUSALS_APART: Span = Span::from_secs(60);
 
 /// What has come over a session's present socket, by the witness's own reading of the bytes.
 #[derive(Clone, Debug, Default)]
@@ -20,9 +23,23 @@ struct Seen {
     streams: BTreeSet<String>,
 }
 
+/// What a session has said and been told so far.
+#[derive(Clone, Debug, Default)]
+struct Said {
+    /// An outage was reported and is not over: nothing more is to be said of attempts.
+    outage: bool,
+    /// When refused messages were last told, by kind.
+    refusals: BTreeMap<&'static str, Instant>,
+    /// Attempts that failed before they were open.
+    failed: u64,
+}
+
 /// The watcher.
 pub(super) struct Witness {
     seen: Vec<Seen>,
+    said: Vec<Said>,
+    /// The venue sent somebody away: when, and until when.
+    away: (Instant, Instant),
     violations: Vec<String>,
     /// Longest a session may be in each connect stage.
     stage_max: [Span; 4],
@@ -35,6 +52,8 @@ impl Witness {
         let d = &config.deadlines;
         Self {
             seen: vec![Seen::default(); sessions],
+            said: vec![Said::default(); sessions],
+            away: (Instant::ZERO, Instant::ZERO),
             violations: Vec::new(),
             stage_max: [d.resolve, d.tcp, d.tls, d.upgrade],
             connect_max: d.connect,
@@ -52,8 +71,12 @@ impl Witness {
         }
     }
 
-    pub(super) fn dialled(&mut self, session: usize) {
+    /// Invariant: nobody dials a host that asked us to stay away.
+    pub(super) fn dialled(&mut self, session: usize, now: Instant) {
         self.seen[session] = Seen::default();
+        if now < self.away.1 {
+            self.violated(now, &format!("market-{session} dials, although the venue asked us to stay away"));
+        }
     }
 
     pub(super) fn hung_up(&mut self, session: usize) {
@@ -94,13 +117,67 @@ impl Witness {
         self.violated(now, "the engine wants to be woken at a time that has passed: it would spin");
     }
 
-    /// Invariant: a stream is called live only after its own data came over its present connection.
+    /// Invariants of what is said: a stream is called live only after its own data came over its present connection; an
+    /// outage is told once; refused messages of a kind are told once a minute.
     pub(super) fn noted(&mut self, stamped: &Stamped) {
-        if let Note::StreamLive { stream, connection, .. } = &stamped.note {
-            let session: usize = connection.trim_start_matches("market-").parse().unwrap_or(usize::MAX);
-            if !self.seen.get(session).is_some_and(|seen| seen.streams.contains(&**stream)) {
-                self.violated(stamped.at, &format!("{stream} is called live without data on {connection}"));
+        let at = stamped.at;
+        match &stamped.note {
+            Note::StreamLive { stream, connection, .. } => {
+                if !session_of(connection).and_then(|n| self.seen.get(n)).is_some_and(|s| s.streams.contains(&**stream))
+                {
+                    self.violated(at, &format!("{stream} is called live without data on {connection}"));
+                }
             }
+            Note::Attempt { connection, .. } | Note::Ended { connection, .. } => {
+                if session_of(connection).is_some_and(|n| self.said[n].outage) {
+                    self.violated(at, &format!("{connection}: one more attempt of a reported outage is told"));
+                }
+            }
+            Note::Outage { connection, .. } | Note::OutageOver { connection, .. } => {
+                let begins = matches!(stamped.note, Note::Outage { .. });
+                if let Some(n) = session_of(connection)
+                    && std::mem::replace(&mut self.said[n].outage, begins) == begins
+                {
+                    self.violated(at, &format!("{connection}: told twice: {}", stamped.note));
+                }
+            }
+            Note::Refused { connection, reject, .. } => {
+                let Some(n) = session_of(connection) else { return };
+                let before = self.said[n].refusals.insert(reject.kind.as_str(), at);
+                if before.is_some_and(|before| at.since(before) < REFUSALS_APART) {
+                    self.violated(at, &format!("{connection}: told twice in a minute: {}", stamped.note));
+                }
+            }
+            Note::Remembered { .. }
+            | Note::Open { .. }
+            | Note::Asked { .. }
+            | Note::AllLive { .. }
+            | Note::StreamQuiet { .. }
+            | Note::StreamFailed { .. }
+            | Note::Answer { .. }
+            | Note::HoleOpened { .. }
+            | Note::HolesClosed { .. }
+            | Note::Shutdown { .. }
+            | Note::Stopping => {}
+        }
+    }
+
+    /// Invariant: once the venue asked to stay away, no connection asks it for anything before the time is over.
+    fn stays_away(&mut self, index: usize, connection: &Connection, now: Instant) {
+        let session = &connection.session;
+        if session.failed() != std::mem::replace(&mut self.said[index].failed, session.failed())
+            && let Some((ending, _)) = &connection.last_ending
+            && let Some(wait) = ending.retry_after
+            && now + wait > self.away.1
+        {
+            self.away = (now, now + wait);
+        }
+        let since = session.since();
+        if matches!(session.state(), State::Upgrading { .. }) && self.away.0 < since && since < self.away.1 {
+            self.violated(
+                now,
+                &format!("{} asks to upgrade, although the venue asked us to stay away", connection.name),
+            );
         }
     }
 
@@ -109,6 +186,7 @@ impl Witness {
         self.looked += 1;
         let all = self.looked.is_multiple_of(64);
         for (index, connection) in engine.feed().connections().iter().enumerate() {
+            self.stays_away(index, connection, now);
             let session = &connection.session;
             let stage = match session.state() {
                 State::Resolving { .. } => Some(("resolve", self.stage_max[0])),
@@ -134,6 +212,11 @@ impl Witness {
             }
         }
     }
+}
+
+/// `market-N` to N.
+fn session_of(connection: &str) -> Option<usize> {
+    connection.trim_start_matches("market-").parse().ok()
 }
 
 /// Start and end of the first whole frame's payload.
