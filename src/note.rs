@@ -75,6 +75,26 @@ pub enum Note {
         /// Since the last data, or since the start.
         dark: Span,
     },
+    /// The outage goes on: said each time the failures in a row have doubled.
+    StillOut {
+        /// The connection.
+        connection: Rc<str>,
+        /// In a row.
+        failures: u32,
+        /// Since the last data, or since the start.
+        dark: Span,
+        /// How the newest attempt ended.
+        last: Ending,
+    },
+    /// A connection had so much to say that some of it was left out.
+    Held {
+        /// The connection.
+        connection: Rc<str>,
+        /// Notes left out.
+        count: u64,
+        /// The newest of them.
+        newest: String,
+    },
     /// Data flows again after an outage.
     OutageOver {
         /// The connection.
@@ -128,6 +148,8 @@ pub enum Note {
         reason: Rc<str>,
         /// Until it is asked for again.
         pause: Span,
+        /// Failures since its last data.
+        failures: u32,
     },
     /// The venue answered a request of ours with an error, or answered what nobody asked.
     Answer {
@@ -177,6 +199,8 @@ impl Note {
             Self::Ended { pause: Some(_), .. }
             | Self::Remembered { .. }
             | Self::StreamFailed { .. }
+            | Self::StillOut { .. }
+            | Self::Held { .. }
             | Self::Answer { .. }
             | Self::Refused { .. }
             | Self::HoleOpened { .. }
@@ -228,6 +252,12 @@ impl fmt::Display for Note {
             Self::Outage { connection, failures, dark } => {
                 write!(f, "{connection}: outage: {failures} failures in a row, no data for {dark}; retrying goes on")
             }
+            Self::StillOut { connection, failures, dark, last } => {
+                write!(f, "{connection}: still out: {failures} failures in a row, no data for {dark}; the last: {last}")
+            }
+            Self::Held { connection, count, newest } => {
+                write!(f, "{connection}: {count} more lines held back, the newest: {newest}")
+            }
             Self::OutageOver { connection, dark } => {
                 write!(f, "{connection}: outage over: data flows again after {dark}")
             }
@@ -242,8 +272,12 @@ impl fmt::Display for Note {
                 write!(f, "{connection}: {live} streams live, {quiet} quiet, {elapsed} after it opened")
             }
             Self::StreamQuiet { stream, reason } => write!(f, "{stream}: {reason}"),
-            Self::StreamFailed { stream, connection, reason, pause } => {
-                write!(f, "{stream}: failed on {connection}: {reason}; asked for again in {pause}")
+            Self::StreamFailed { stream, connection, reason, pause, failures } => {
+                write!(f, "{stream}: failed on {connection}: {reason}; ")?;
+                if *failures > 1 {
+                    write!(f, "{failures} times in a row; ")?;
+                }
+                write!(f, "asked for again in {pause}")
             }
             Self::Answer { connection, words } => write!(f, "{connection}: {words}"),
             Self::Refused { connection, reject, count: 1, sample } => {

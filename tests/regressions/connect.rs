@@ -39,7 +39,7 @@ fn hangs(faults: &[NetFault], stage: &str, deadline: Span, reason: &str, address
     assert_eq!(world.now(), first_at + pause);
     assert_eq!(times(&world, "attempt 2: wss://venue.example:9443/market/stream"), [world.now()]);
 
-    // Three in a row are one outage, told once; what follows is in the books alone.
+    // Three in a row are one outage, told once; then a reminder each time the failures have doubled.
     assert!(world.run_until(s(60), |w| !said(w, "outage").is_empty()));
     let told = world.notes().len();
     let outage = &world.notes()[told - 1];
@@ -49,8 +49,10 @@ fn hangs(faults: &[NetFault], stage: &str, deadline: Span, reason: &str, address
     assert_eq!(format!("{:?}", world.status().health.level), "Unhealthy");
     let rest = lasts.saturating_sub(world.now().since(Instant::ZERO));
     world.run_for(rest);
-    assert_eq!(world.notes().len(), told, "an outage is told once: {:?}", world.notes().last());
     let row = &world.status().connections[0];
+    let since: Vec<String> = world.notes()[told..].iter().map(|stamped| stamped.note.to_string()).collect();
+    assert_eq!(since.len() as u32, row.attempt.saturating_sub(u32::from(row.state != "backoff")).ilog2() - 1, "{since:#?}");
+    assert!(since.iter().all(|line| line.starts_with("market-0: still out: ")), "{since:#?}");
     assert!(row.failed >= 5 && row.failures_by_stage.get(stage) == Some(&row.failed), "{row:?}");
     assert!(world.status().health.reasons[0].contains("market-0: outage, "), "{:?}", world.status().health);
 

@@ -56,6 +56,48 @@ impl Refusals {
     }
 }
 
+/// What one connection may say in [`VOICE_WINDOW`]; a peer that makes it flap, or fails hundreds of streams at once, must
+/// not bury everything else in the log.
+const VOICE_LINES: u32 = 30;
+const VOICE_WINDOW: Span = Span::from_secs(60);
+
+/// How much a connection has said lately.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Voice {
+    since: Instant,
+    said: u32,
+    held: u64,
+    newest: Option<String>,
+}
+
+impl Voice {
+    /// True if this may be said now; otherwise it is counted.
+    pub(super) fn admit(&mut self, words: impl FnOnce() -> String, now: Instant) -> bool {
+        if self.held == 0 && self.since + VOICE_WINDOW <= now {
+            (self.since, self.said) = (now, 0);
+        }
+        if self.said < VOICE_LINES {
+            self.said += 1;
+            return true;
+        }
+        self.held += 1;
+        self.newest = Some(words());
+        false
+    }
+
+    /// When what was held back is to be summed up.
+    pub(super) fn due(&self) -> Instant {
+        if self.held == 0 { Instant::FAR } else { self.since + VOICE_WINDOW }
+    }
+
+    /// The sum, which begins a new window.
+    pub(super) fn sum(&mut self, now: Instant) -> Option<(u64, String)> {
+        let newest = self.newest.take()?;
+        (self.since, self.said) = (now, 0);
+        Some((std::mem::take(&mut self.held), newest))
+    }
+}
+
 /// One connection's row.
 pub struct Connection {
     /// `market-N`
@@ -78,6 +120,7 @@ pub struct Connection {
     pub last_data: Option<Instant>,
     /// True from `attempts` failures in a row until data comes.
     pub in_outage: bool,
+    pub(super) voice: Voice,
     pub(super) refusals: [Refusals; RejectKind::ALL.len()],
     /// Streams that wait for their turn in a SUBSCRIBE.
     pub(super) to_ask: VecDeque<usize>,
@@ -109,6 +152,7 @@ impl Connection {
             endings_by_stage: [0; Stage::ALL.len()],
             last_data: None,
             in_outage: false,
+            voice: Voice::default(),
             refusals: std::array::from_fn(|_| Refusals::default()),
             to_ask: VecDeque::new(),
             to_drop: Vec::new(),
@@ -133,7 +177,8 @@ impl Connection {
         RejectKind::ALL.into_iter().zip(&self.refusals).map(|(kind, refusals)| (kind, refusals.count))
     }
 
-    pub(super) fn refusals_due(&self) -> Instant {
-        self.refusals.iter().map(Refusals::due).min().unwrap_or(Instant::FAR)
+    /// When a sum of what was held back is to be told.
+    pub(super) fn sums_due(&self) -> Instant {
+        self.refusals.iter().map(Refusals::due).fold(self.voice.due(), Instant::min)
     }
 }

@@ -97,7 +97,7 @@ impl Feed {
                 if !matches!(stream.state, StreamState::Quiet { .. }) {
                     stream.reason = Some(reason.into());
                     let stream = stream.name.clone();
-                    ctx.note(Note::StreamQuiet { stream, reason });
+                    self.say(index, Note::StreamQuiet { stream, reason }, ctx);
                 }
                 self.streams[at].state = StreamState::Quiet { until };
                 false
@@ -163,7 +163,10 @@ impl Feed {
         self.streams[at].state = StreamState::Failed { until };
         self.arm(index, until);
         let (stream, connection) = (self.streams[at].name.clone(), self.connections[index].name.clone());
-        ctx.note(Note::StreamFailed { stream, connection, reason, pause });
+        // Told when it begins, and then each time the failures have doubled.
+        if failures.is_power_of_two() {
+            self.say(index, Note::StreamFailed { stream, connection, reason, pause, failures }, ctx);
+        }
     }
 
     fn pause(&mut self, failures: u32) -> Span {

@@ -209,7 +209,7 @@ impl Feed {
                     let (name, url) = (connection.name.clone(), connection.url.clone());
                     // An outage is told once; its attempts are in the books.
                     if !connection.in_outage {
-                        ctx.note(Note::Attempt { connection: name, attempt, url });
+                        self.say(index, Note::Attempt { connection: name, attempt, url }, ctx);
                     }
                 }
                 Err(at) => connection.session.postpone(at),
@@ -223,6 +223,12 @@ impl Feed {
                 self.tell_refusals(index, kind, ctx);
             }
         }
+        let connection = &mut self.connections[index];
+        if connection.voice.due() <= now
+            && let Some((count, newest)) = connection.voice.sum(now)
+        {
+            ctx.note(Note::Held { connection: connection.name.clone(), count, newest });
+        }
         self.settle(index, ctx);
         self.rearm(index);
     }
@@ -231,7 +237,7 @@ impl Feed {
     fn settle(&mut self, index: usize, ctx: &mut Context<'_>) {
         self.ask(index, ctx);
         let connection = &mut self.connections[index];
-        connection.wake = connection.wake.min(connection.session.deadline()).min(connection.refusals_due());
+        connection.wake = connection.wake.min(connection.session.deadline()).min(connection.sums_due());
         self.wake = self.wake.min(connection.wake);
     }
 
@@ -244,7 +250,7 @@ impl Feed {
     /// The exact next deadline of a connection: after it woke, never per frame.
     fn rearm(&mut self, index: usize) {
         let connection = &self.connections[index];
-        let mut wake = connection.session.deadline().min(connection.refusals_due());
+        let mut wake = connection.session.deadline().min(connection.sums_due());
         if connection.session.is_open() {
             let waiting = !connection.to_ask.is_empty() || !connection.to_drop.is_empty();
             if waiting && connection.pending.len() < REQUESTS_IN_FLIGHT {
@@ -256,6 +262,13 @@ impl Feed {
             wake = streams.map(|at| self.streams[*at].state.deadline()).fold(wake, Instant::min);
         }
         self.connections[index].wake = wake;
+    }
+
+    /// Says something about one connection, unless it has said too much lately.
+    fn say(&mut self, index: usize, note: Note, ctx: &mut Context<'_>) {
+        if self.connections[index].voice.admit(|| note.to_string(), ctx.now.mono) {
+            ctx.note(note);
+        }
     }
 
     // ---- what a connection tells
@@ -311,7 +324,10 @@ impl Feed {
             elapsed: now.since(connection.attempt_began),
             address: connection.session.address(),
         };
-        ctx.note(note);
+        // Within an outage, opening is no news; data is.
+        if !connection.in_outage {
+            self.say(index, note, ctx);
+        }
         match self.by {
             SubscribeBy::Message => {
                 self.connections[index].to_ask = self.connections[index].streams.iter().copied().collect();
@@ -326,7 +342,7 @@ impl Feed {
                 }
                 let (connection, streams) =
                     (self.connections[index].name.clone(), self.connections[index].streams.len());
-                ctx.note(Note::Asked { connection, streams, by: "URL" });
+                self.say(index, Note::Asked { connection, streams, by: "URL" }, ctx);
                 self.arm(index, until);
             }
         }
@@ -378,10 +394,12 @@ impl Feed {
         connection.in_outage |= outage;
         if !told {
             let ending = ending.clone();
-            ctx.note(Note::Ended { connection: name.clone(), ending, attempts, pause, live });
+            self.say(index, Note::Ended { connection: name.clone(), ending, attempts, pause, live }, ctx);
         }
         if outage {
             ctx.note(Note::Outage { connection: name, failures, dark });
+        } else if told && failures.is_power_of_two() {
+            ctx.note(Note::StillOut { connection: name, failures, dark, last: ending.clone() });
         }
         if let Some(wait) = ending.retry_after {
             // The venue counts by address, so whoever goes to the same host stays away as long.
@@ -446,10 +464,14 @@ impl Feed {
                     self.streams[*stream].state = StreamState::Sent { until };
                 }
             }
+            // That a stream which failed is asked for again was said when it failed.
+            let first = named.iter().any(|stream| self.streams[*stream].failures_in_a_row == 0);
             let streams = named.len();
             self.connections[index].pending.push(PendingAsk { id, streams: named, until });
             self.arm(index, until);
-            ctx.note(Note::Asked { connection: name, streams, by: "SUBSCRIBE" });
+            if first && !self.connections[index].in_outage {
+                self.say(index, Note::Asked { connection: name, streams, by: "SUBSCRIBE" }, ctx);
+            }
         }
     }
 
@@ -476,7 +498,7 @@ impl Feed {
                 }
             };
             let connection = connection.name.clone();
-            return ctx.note(Note::Answer { connection, words });
+            return self.say(index, Note::Answer { connection, words }, ctx);
         };
         let ask = connection.pending.swap_remove(at);
         match error {
@@ -634,7 +656,7 @@ impl Feed {
             elapsed: ctx.now.mono.since(connection.session.since()),
         };
         self.connections[index].all_live_told = true;
-        ctx.note(note);
+        self.say(index, note, ctx);
     }
 
     // ---- refusals

@@ -153,6 +153,8 @@ impl Witness {
             | Note::Asked { .. }
             | Note::AllLive { .. }
             | Note::StreamQuiet { .. }
+            | Note::StillOut { .. }
+            | Note::Held { .. }
             | Note::StreamFailed { .. }
             | Note::Answer { .. }
             | Note::HoleOpened { .. }
