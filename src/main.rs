@@ -20,6 +20,8 @@ enum Word {
     Run(words::run::RunArgs),
     /// Run the same process against the built-in exchange: no network, no keys, no files
     Demo(words::demo::DemoArgs),
+    /// Try every endpoint once, stage by stage, and say whose fault it is
+    Check(words::check::CheckArgs),
     /// Run the built-in exchange alone, for any other client
     Exchange(words::exchange::ExchangeArgs),
     /// Put recorded frames through the same parser and tape, and show what they hold
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
     match Line::parse().word {
         Word::Run(args) => words::run::run(args),
         Word::Demo(args) => words::demo::run(args),
+        Word::Check(args) => words::check::run(args),
         Word::Exchange(args) => words::exchange::run(args),
         Word::Replay(args) => words::replay::run(args),
         Word::Status(args) => words::status::run(args),

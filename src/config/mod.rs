@@ -18,6 +18,7 @@ pub use plan::{Comparison, Condition, Metric, Operand, Window};
 pub use read::{load, parse};
 pub use rules::parse_span;
 pub use secrets::{ExchangeKeys, Secret, Signing, load_keys, load_token};
+pub(crate) use show::masked;
 pub use url::Url;
 
 use crate::time::Span;

@@ -207,7 +207,7 @@ fn word<T: Copy + PartialEq>(words: &[(&'static str, T)], meaning: T) -> &'stati
 }
 
 /// The address without its path: many webhooks carry their secret there.
-fn masked(url: &Url) -> String {
+pub(crate) fn masked(url: &Url) -> String {
     let path = if url.path.is_empty() { "" } else { "/***" };
     Url { path: path.to_owned(), ..url.clone() }.to_string()
 }

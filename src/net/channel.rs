@@ -189,11 +189,13 @@ impl Channel {
 
     /// After an error rustls has an alert to send; tell the peer why we leave.
     fn flush_alert(&mut self) {
+        // With what is still there, or rustls panics: it remembers places in the bytes it has seen.
         if let Some(tls) = self.tls.as_mut()
-            && let UnbufferedStatus { state: Ok(ConnectionState::EncodeTlsData(mut data)), .. } =
-                tls.process_tls_records(&mut [])
+            && let UnbufferedStatus { discard, state: Ok(ConnectionState::EncodeTlsData(mut data)) } =
+                tls.process_tls_records(&mut self.rx[self.head..self.tail])
         {
             encode(&mut self.tx, |out| data.encode(out));
+            self.head += discard;
         }
     }
 
@@ -232,12 +234,28 @@ impl Channel {
 
     /// Tells the peer's TLS that nothing more will come; best effort.
     pub(super) fn close_notify(&mut self) {
+        // Before the handshake is done there is nothing to end.
+        if !self.secured {
+            return;
+        }
         let Some(tls) = self.tls.as_mut() else { return };
-        if let UnbufferedStatus { state: Ok(ConnectionState::WriteTraffic(mut traffic)), .. } =
-            tls.process_tls_records(&mut [])
-        {
-            // Nothing is lost if it does not fit: the socket is about to go.
-            let _ = encrypt(&mut self.tx, 2, |out| traffic.queue_close_notify(out));
+        loop {
+            // With what is still there, as above; nobody will read it.
+            let records = &mut self.rx[self.head..self.tail];
+            let UnbufferedStatus { discard, state, .. } = tls.process_tls_records(records);
+            match state {
+                Ok(ConnectionState::ReadTraffic(mut records)) => while let Some(Ok(_)) = records.next_record() {},
+                Ok(ConnectionState::EncodeTlsData(mut data)) => encode(&mut self.tx, |out| data.encode(out)),
+                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+                Ok(ConnectionState::PeerClosed) => {}
+                Ok(ConnectionState::WriteTraffic(mut traffic)) => {
+                    // Nothing is lost if it does not fit: the socket is about to go.
+                    let _ = encrypt(&mut self.tx, 2, |out| traffic.queue_close_notify(out));
+                    return;
+                }
+                Ok(_) | Err(_) => return,
+            }
+            self.head += discard;
         }
     }
 

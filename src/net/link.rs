@@ -263,9 +263,12 @@ fn io_words(error: &io::Error) -> Broken {
     }
 }
 
+/// Behind the words for a certificate that is outside its time.
+pub(crate) const CLOCK_HINT: &str = " (is this machine's clock right?)";
+
 /// A certificate's fault in words that tell a bad peer from a bad clock.
 #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum that may grow")]
-fn tls_words(error: &rustls::Error) -> String {
+pub(crate) fn tls_words(error: &rustls::Error) -> String {
     use rustls::CertificateError as Certificate;
     let hint = match error {
         rustls::Error::InvalidCertificate(
@@ -273,7 +276,7 @@ fn tls_words(error: &rustls::Error) -> String {
             | Certificate::ExpiredContext { .. }
             | Certificate::NotValidYet
             | Certificate::NotValidYetContext { .. },
-        ) => " (is this machine's clock right?)",
+        ) => CLOCK_HINT,
         _ => "",
     };
     escaped(&format!("TLS: {error}{hint}"), 240)

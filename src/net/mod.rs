@@ -12,5 +12,7 @@ mod upgrade;
 
 pub use ending::{Ending, Stage};
 pub use link::Incoming;
+pub(crate) use link::{CLOCK_HINT, tls_words};
+pub(crate) use session::authority;
 pub use session::{Request, SendRefused, Session, SessionEvent, Settings, State};
 pub use tls::{TlsError, client_config};

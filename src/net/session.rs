@@ -761,7 +761,8 @@ impl Session {
     }
 }
 
-fn authority(host: &str, port: u16, tls: bool) -> String {
+/// As a `Host` header names it: without the scheme's own port.
+pub(crate) fn authority(host: &str, port: u16, tls: bool) -> String {
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
     if port == if tls { 443 } else { 80 } { host } else { format!("{host}:{port}") }
 }

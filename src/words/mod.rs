@@ -1,6 +1,7 @@
 //! The words of the command line. Each reads its arguments, does one thing, and says how it went in its exit code.
 #![allow(clippy::disallowed_methods, reason = "words read clocks and the environment")]
 
+pub mod check;
 mod closing;
 mod columns;
 pub mod config;

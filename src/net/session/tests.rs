@@ -414,3 +414,48 @@ fn a_clean_stop_says_goodbye_and_does_not_wait_for_ever() {
     story.receive(&frame(8, &1000_u16.to_be_bytes()));
     assert!(story.session.is_stopped());
 }
+
+/// Everything a server with this certificate says first, to the hello in `hello`.
+fn first_flight(hello: &[u8], version: &'static rustls::SupportedProtocolVersion) -> Vec<u8> {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let leaf = rcgen::CertificateParams::new(vec!["host.example".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der());
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![leaf.der().clone()], key.into())
+        .unwrap();
+    let mut server = rustls::ServerConnection::new(Arc::new(config)).unwrap();
+    server.read_tls(&mut &hello[..]).unwrap();
+    server.process_new_packets().unwrap();
+    let mut flight = Vec::new();
+    while server.wants_write() {
+        server.write_tls(&mut flight).unwrap();
+    }
+    flight
+}
+
+#[test]
+fn a_stranger_ends_the_attempt_wherever_its_flight_is_cut_and_nothing_else() {
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let mut cut = 0;
+        loop {
+            let mut story = Story::new("host.example", true);
+            story.resolved(&["10.0.0.1:9443"]);
+            story.connected();
+            let flight = first_flight(&story.wire, version);
+            let whole = cut >= flight.len();
+            story.receive(&flight[..cut.min(flight.len())]);
+            story.session.handle_socket_end(None, story.now);
+            story.settle();
+            let Some((_, SessionEvent::Ended(ending))) = story.said.last() else { panic!("cut at {cut}") };
+            assert_eq!(ending.stage, Stage::Tls, "cut at {cut}: {ending}");
+            if whole {
+                assert!(ending.reason.contains("UnknownIssuer") && ending.violation, "{ending}");
+                break;
+            }
+            cut += 7;
+        }
+    }
+}
