@@ -31,6 +31,8 @@ pub(super) struct Channel {
     tx: Vec<u8>,
     tx_head: usize,
     secured: bool,
+    /// TLS broke: rustls must not be asked again, it would answer the same bytes with a second fatal alert.
+    failed: bool,
     peer_closed: bool,
     /// The newest pong, held back until the budget allows it. The peer's flood of pings needs one answer.
     pong: Option<Vec<u8>>,
@@ -58,6 +60,7 @@ impl Channel {
             tx: Vec::new(),
             tx_head: 0,
             secured: true,
+            failed: false,
             peer_closed: false,
             pong: None,
         }
@@ -147,7 +150,7 @@ impl Channel {
     /// One round with rustls: a record is decrypted into `out` (what does not fit is kept), a message of its own is
     /// queued, or, when nothing else is to be done, `plain` is encrypted.
     fn step(&mut self, out: &mut [u8], filled: &mut usize, plain: Option<&[u8]>) -> Result<Step, rustls::Error> {
-        let Some(tls) = self.tls.as_mut() else { return Ok(Step::Idle) };
+        let Some(tls) = self.tls.as_mut().filter(|_| !self.failed) else { return Ok(Step::Idle) };
         let UnbufferedStatus { discard, state, .. } = tls.process_tls_records(&mut self.rx[self.head..self.tail]);
         let step = match state {
             Ok(ConnectionState::ReadTraffic(mut records)) => {
@@ -189,6 +192,7 @@ impl Channel {
 
     /// After an error rustls has an alert to send; tell the peer why we leave.
     fn flush_alert(&mut self) {
+        self.failed = true;
         // With what is still there, or rustls panics: it remembers places in the bytes it has seen.
         if let Some(tls) = self.tls.as_mut()
             && let UnbufferedStatus { discard, state: Ok(ConnectionState::EncodeTlsData(mut data)) } =
@@ -235,7 +239,7 @@ impl Channel {
     /// Tells the peer's TLS that nothing more will come; best effort.
     pub(super) fn close_notify(&mut self) {
         // Before the handshake is done there is nothing to end.
-        if !self.secured {
+        if !self.secured || self.failed {
             return;
         }
         let Some(tls) = self.tls.as_mut() else { return };
