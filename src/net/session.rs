@@ -11,6 +11,12 @@
 //!              └────────────────────────────────── after the pause ─────────────────────────────────────────────┘
 //! ```
 
+mod state;
+mod transitions;
+
+pub use state::State;
+pub(crate) use transitions::authority;
+
 use super::ending::{Ending, Stage};
 use super::link::{Broken, Incoming, Link, Progress};
 use crate::config::{Backoff, Deadlines};
@@ -22,6 +28,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use transitions::{in_order, server_name};
 
 /// Between two messages of ours, pings and pongs included: four a second, evenly. The venue's strictest limit is five in
 /// any second, and a path that hesitates pushes them together.
@@ -50,62 +57,6 @@ pub struct Settings {
     pub backoff: Backoff,
     /// Longest message accepted.
     pub message_bytes_max: usize,
-}
-
-/// Where a session is. Each variant that waits says until when.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// Pausing before the next attempt.
-    Backoff {
-        /// When the attempt begins.
-        until: Instant,
-    },
-    /// Waiting for the name's addresses.
-    Resolving {
-        /// When it gives up.
-        until: Instant,
-    },
-    /// Waiting for TCP.
-    Dialing {
-        /// When it gives up on all addresses.
-        until: Instant,
-        /// When it goes on to the next one.
-        address_until: Instant,
-    },
-    /// In the TLS handshake.
-    Securing {
-        /// When it gives up.
-        until: Instant,
-    },
-    /// Waiting for the answer to the upgrade.
-    Upgrading {
-        /// When it gives up.
-        until: Instant,
-    },
-    /// Connected. Silence has its own deadlines.
-    Open,
-    /// We said goodbye and wait for the answer.
-    Closing {
-        /// When it stops waiting.
-        until: Instant,
-    },
-    /// Ended for good.
-    Stopped,
-}
-
-impl State {
-    /// One word, as in `/status`.
-    pub const fn as_str(&self) -> &'static str {
-        match self {
-            Self::Backoff { .. } => "backoff",
-            Self::Resolving { .. } => "resolving",
-            Self::Dialing { .. } => "connecting",
-            Self::Securing { .. } => "tls",
-            Self::Upgrading { .. } => "upgrading",
-            Self::Open => "open",
-            Self::Closing { .. } | Self::Stopped => "closing",
-        }
-    }
 }
 
 /// What the session wants done.
@@ -613,181 +564,6 @@ impl Session {
             }
         }
     }
-
-    // ---- transitions
-
-    fn enter(&mut self, state: State, now: Instant) {
-        self.state = state;
-        self.stage_since = now;
-    }
-
-    /// A stage's deadline, within what is left of the whole attempt.
-    fn bounded(&self, now: Instant, stage: Span) -> Instant {
-        (now + stage).min(self.connect_until)
-    }
-
-    fn begin(&mut self, now: Instant) {
-        self.epoch += 1;
-        self.attempt = self.attempt.saturating_add(1);
-        self.connect_until = now + self.settings.deadlines.connect;
-        self.farewell.clear();
-        self.pinged = None;
-        self.bytes_before = self.bytes;
-        match self.settings.host.parse::<IpAddr>() {
-            Ok(ip) => {
-                self.addresses = vec![SocketAddr::new(ip, self.settings.port)];
-                self.dial_all(now);
-            }
-            Err(_) => {
-                self.enter(State::Resolving { until: self.bounded(now, self.settings.deadlines.resolve) }, now);
-                self.requests.push_back(Request::Resolve);
-            }
-        }
-    }
-
-    fn dial_all(&mut self, now: Instant) {
-        let until = self.bounded(now, self.settings.deadlines.tcp);
-        self.enter(State::Dialing { until, address_until: until }, now);
-        self.dial(0, until, now);
-    }
-
-    /// Dials one address; those behind it keep an equal share of the time that is left.
-    fn dial(&mut self, index: usize, until: Instant, now: Instant) {
-        self.address = index;
-        let left = (self.addresses.len() - index) as u64;
-        let share = Span::from_ns(until.since(now).as_ns() / left.max(1));
-        self.state = State::Dialing { until, address_until: if left > 1 { now + share } else { until } };
-        self.requests.push_back(Request::Dial(self.addresses[index]));
-    }
-
-    fn tcp_words(&self, words: &str) -> String {
-        match self.addresses.len() {
-            0 | 1 => words.to_owned(),
-            n => format!("{words} (last of {n} addresses)"),
-        }
-    }
-
-    fn bytes_of_attempt(&self) -> u64 {
-        self.bytes - self.bytes_before
-    }
-
-    fn give_up(&mut self, stage: Stage, words: &str, now: Instant) {
-        let whole = matches!(
-            self.state,
-            State::Resolving { .. } | State::Dialing { .. } | State::Securing { .. } | State::Upgrading { .. }
-        ) && now >= self.connect_until;
-        let reason = if whole {
-            format!("{words} (connect deadline of {})", self.settings.deadlines.connect)
-        } else {
-            words.to_owned()
-        };
-        self.end(stage, reason, None, now);
-    }
-
-    fn broken(&mut self, stage: Stage, broken: Broken, now: Instant) {
-        self.end_with(stage, broken, None, now);
-    }
-
-    fn end(&mut self, stage: Stage, reason: String, close_code: Option<u16>, now: Instant) {
-        self.end_with(stage, Broken { reason, violation: false, retry_after: None }, close_code, now);
-    }
-
-    /// The one transition that every end of every kind takes.
-    fn end_with(&mut self, stage: Stage, broken: Broken, close_code: Option<u16>, now: Instant) {
-        let Broken { reason, violation, retry_after } = broken;
-        let ending = Ending {
-            stage,
-            reason,
-            close_code,
-            elapsed: now.since(self.stage_since),
-            address: if stage == Stage::Resolve { None } else { self.address() },
-            attempt: self.attempt,
-            violation,
-            retry_after,
-        };
-        let (was_open, stopping) = (self.state == State::Open, matches!(self.state, State::Closing { .. }));
-        if !was_open && !stopping {
-            self.failed += 1;
-        }
-        self.hang_up();
-        if stopping {
-            self.enter(State::Stopped, now);
-        } else {
-            if let Some(wait) = retry_after {
-                self.hold_until = self.hold_until.max(now + wait);
-            }
-            let until = (now + self.pause()).max(self.hold_until);
-            self.enter(State::Backoff { until }, now);
-        }
-        self.events.push_back(SessionEvent::Ended(ending));
-    }
-
-    /// Full jitter above the minimum: before attempt n from [min, min(max, min·2ⁿ)].
-    fn pause(&mut self) -> Span {
-        let Backoff { min, max } = self.settings.backoff;
-        let n = self.attempt.saturating_add(1).min(40);
-        let ceiling = min.as_ns().saturating_mul(1 << n).min(max.as_ns()).max(min.as_ns());
-        Span::from_ns(self.rng.u64(min.as_ns()..=ceiling))
-    }
-
-    fn hang_up(&mut self) {
-        if matches!(self.state, State::Backoff { .. } | State::Resolving { .. } | State::Stopped) {
-            return;
-        }
-        self.farewell = self.link.take().map(Link::farewell).unwrap_or_default();
-        self.pinged = None;
-        // Forget requests of the attempt that is over; its socket is closed in any case.
-        self.requests.clear();
-        self.requests.push_back(Request::Hangup);
-    }
-
-    // ---- the outgoing budget
-
-    fn count_message(&mut self, now: Instant) {
-        self.may_send_at = now + MESSAGE_EVERY;
-    }
-
-    fn pong_due(&self, now: Instant) -> bool {
-        self.is_open() && self.may_send_at() <= now && self.link.as_ref().is_some_and(Link::has_pong)
-    }
-
-    fn release_pong(&mut self, now: Instant) {
-        self.count_message(now);
-        if let Some(link) = &mut self.link
-            && let Err(broken) = link.release_pong()
-        {
-            self.broken(Stage::Read, broken, now);
-        }
-    }
-}
-
-/// As a `Host` header names it: without the scheme's own port.
-pub(crate) fn authority(host: &str, port: u16, tls: bool) -> String {
-    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-    if port == if tls { 443 } else { 80 } { host } else { format!("{host}:{port}") }
-}
-
-fn server_name(host: &str) -> Result<ServerName<'static>, String> {
-    ServerName::try_from(host.to_owned()).map_err(|_| "the host is no name a certificate can bear".to_owned())
-}
-
-/// IPv6 and IPv4 in turn, so that one broken family costs one address's share; the last good one first.
-fn in_order(addresses: &[SocketAddr], last_good: Option<SocketAddr>) -> Vec<SocketAddr> {
-    let mut ordered: Vec<SocketAddr> = last_good.filter(|good| addresses.contains(good)).into_iter().collect();
-    let mut six = addresses.iter().filter(|a| a.is_ipv6());
-    let mut four = addresses.iter().filter(|a| a.is_ipv4());
-    loop {
-        let pair = [six.next(), four.next()];
-        if pair == [None, None] {
-            break;
-        }
-        for address in pair.into_iter().flatten() {
-            if !ordered.contains(address) && ordered.len() < ADDRESSES_MAX {
-                ordered.push(*address);
-            }
-        }
-    }
-    ordered
 }
 
 #[cfg(test)]

@@ -51,7 +51,11 @@ fn hangs(faults: &[NetFault], stage: &str, deadline: Span, reason: &str, address
     world.run_for(rest);
     let row = &world.status().connections[0];
     let since: Vec<String> = world.notes()[told..].iter().map(|stamped| stamped.note.to_string()).collect();
-    assert_eq!(since.len() as u32, row.attempt.saturating_sub(u32::from(row.state != "backoff")).ilog2() - 1, "{since:#?}");
+    assert_eq!(
+        since.len() as u32,
+        row.attempt.saturating_sub(u32::from(row.state != "backoff")).ilog2() - 1,
+        "{since:#?}"
+    );
     assert!(since.iter().all(|line| line.starts_with("market-0: still out: ")), "{since:#?}");
     assert!(row.failed >= 5 && row.failures_by_stage.get(stage) == Some(&row.failed), "{row:?}");
     assert!(world.status().health.reasons[0].contains("market-0: outage, "), "{:?}", world.status().health);

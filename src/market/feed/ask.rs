@@ -1,0 +1,131 @@
+//! Asking for streams: requests within the venue's limits, and what their answers mean.
+
+use super::*;
+
+impl Feed {
+    /// Sends the next requests, as many as the budget allows.
+    pub(super) fn ask(&mut self, index: usize, ctx: &mut Context<'_>) {
+        let now = ctx.now.mono;
+        loop {
+            let connection = &mut self.connections[index];
+            let nothing = connection.to_ask.is_empty() && connection.to_drop.is_empty();
+            // The answers set the pace: what a frozen path holds back must not arrive as a burst.
+            if nothing || !connection.session.is_open() || connection.pending.len() >= REQUESTS_IN_FLIGHT {
+                return;
+            }
+            let until = now + self.deadlines.ack;
+            let (dropping, id) = (!connection.to_drop.is_empty(), connection.next_id);
+            let method = if dropping { "UNSUBSCRIBE" } else { "SUBSCRIBE" };
+            let mut waiting =
+                if dropping { connection.to_drop.iter() } else { connection.to_ask.make_contiguous().iter() };
+            let (mut text, mut named) = (format!(r#"{{"method":"{method}","params":["#), Vec::new());
+            while let Some(stream) = waiting.next().filter(|_| named.len() < SUBSCRIBE_NAMES_MAX) {
+                let name = &self.streams[*stream].name;
+                if text.len() + name.len() + 40 > SUBSCRIBE_BYTES_MAX {
+                    break;
+                }
+                let comma = if named.is_empty() { "" } else { "," };
+                // Names are the configuration's, which allows nothing that JSON would have to escape.
+                write!(text, "{comma}\"{name}\"").ok();
+                named.push(*stream);
+            }
+            write!(text, "],\"id\":{id}}}").ok();
+            if connection.session.send(&text, now).is_err() {
+                // Over the budget, perhaps by a pong; or the connection ended, and everything is asked for anew.
+                let at = connection.session.may_send_at();
+                return self.arm(index, at);
+            }
+            connection.next_id += 1;
+            if dropping {
+                connection.to_drop.drain(..named.len());
+                connection.pending.push(PendingAsk { id, streams: Vec::new(), until });
+                self.arm(index, until);
+                continue;
+            }
+            connection.to_ask.drain(..named.len());
+            let name = connection.name.clone();
+            for stream in &named {
+                self.streams[*stream].ask(now);
+                // Data that came before the request is data all the same.
+                if self.streams[*stream].state != StreamState::Live {
+                    self.streams[*stream].state = StreamState::Sent { until };
+                }
+            }
+            // That a stream which failed is asked for again was said when it failed.
+            let first = named.iter().any(|stream| self.streams[*stream].failures_in_a_row == 0);
+            let streams = named.len();
+            self.connections[index].pending.push(PendingAsk { id, streams: named, until });
+            self.arm(index, until);
+            if first && !self.connections[index].in_outage {
+                self.say(index, Note::Asked { connection: name, streams, by: "SUBSCRIBE" }, ctx);
+            }
+        }
+    }
+
+    pub(super) fn on_reply(&mut self, index: usize, reply: Reply, ctx: &mut Context<'_>) {
+        let now = ctx.now.mono;
+        let connection = &mut self.connections[index];
+        let (id, error) = match reply {
+            Reply::Ack { id } => (id, None),
+            // We never ask for a list or a property; an answer to one is nobody's.
+            Reply::Result { id } => (id.filter(|_| false), None),
+            Reply::Error { id, code, message } => (id, Some(format!("refused by the venue: {code} {message}"))),
+        };
+        let at = match (id, &error) {
+            (Some(id), _) => connection.pending.iter().position(|ask| ask.id == id),
+            // An error that names no request can only mean the one that is open.
+            (None, Some(_)) if connection.pending.len() == 1 => Some(0),
+            (None, _) => None,
+        };
+        let Some(at) = at else {
+            let words = match error {
+                Some(words) => words,
+                None => {
+                    format!("an answer to no request of ours (id {})", id.map_or("none".into(), |id| id.to_string()))
+                }
+            };
+            let connection = connection.name.clone();
+            return self.say(index, Note::Answer { connection, words }, ctx);
+        };
+        let ask = connection.pending.swap_remove(at);
+        match error {
+            None => {
+                let until = now + self.deadlines.first_data;
+                for stream in ask.streams {
+                    if matches!(self.streams[stream].state, StreamState::Sent { .. }) {
+                        self.acknowledge(stream, until, now);
+                        if self.canary.ack_is_proof {
+                            self.prove(index, stream, ctx);
+                        }
+                    }
+                }
+                self.arm(index, until);
+            }
+            Some(words) => {
+                let words: Rc<str> = words.into();
+                for stream in ask.streams {
+                    if matches!(self.streams[stream].state, StreamState::Sent { .. }) {
+                        self.fail(index, stream, words.clone(), ctx);
+                    }
+                }
+                self.replace_if_useless(index, Stage::Ack, ctx);
+            }
+        }
+    }
+
+    pub(super) fn acknowledge(&mut self, stream: usize, until: Instant, now: Instant) {
+        let stream = &mut self.streams[stream];
+        stream.acked_at = now;
+        stream.reason = None;
+        stream.state = StreamState::Acked { until };
+        self.waiting[stream.symbol.index()] += 1;
+    }
+
+    /// Takes a stream out of the count of those that wait for data.
+    pub(super) fn unwait(&mut self, stream: usize) {
+        let stream = &self.streams[stream];
+        if matches!(stream.state, StreamState::Acked { .. } | StreamState::Quiet { .. }) {
+            self.waiting[stream.symbol.index()] -= 1;
+        }
+    }
+}
