@@ -75,3 +75,34 @@ fn faults_of_every_kind_are_survived_and_nothing_false_is_said() {
     }
     assert!(failed.is_empty(), "{} seeds failed\n{}", failed.len(), failed.join("\n"));
 }
+
+#[test]
+fn bugs_put_in_on_purpose_are_found() {
+    let bugs = [
+        ("a deadline that is not armed", Canary { deadline_not_armed: true, ..Canary::default() }),
+        ("an acknowledgement that counts as data", Canary { ack_is_proof: true, ..Canary::default() }),
+        ("data of an old connection that counts", Canary { old_epoch_counts: true, ..Canary::default() }),
+    ];
+    for (words, canary) in bugs {
+        let found = (0..SEEDS_TO_FIND_IN).find(|seed| !sweep(*seed, canary).violations.is_empty());
+        let Some(seed) = found else { panic!("{words}: not found in {SEEDS_TO_FIND_IN} seeds") };
+        println!("{words}: found by seed {seed}: {}", sweep(seed, canary).violations[0]);
+        assert_eq!(sweep(seed, Canary::default()).violations, [""; 0], "{words}: seed {seed} fails without it too");
+    }
+}
+
+#[test]
+fn the_same_seed_says_the_same_things_at_the_same_times() {
+    for seed in 0..24 {
+        let (one, two) = (sweep(seed, Canary::default()), sweep(seed, Canary::default()));
+        assert_eq!((one.hash, one.frames, one.attempts), (two.hash, two.frames, two.attempts), "seed {seed}");
+    }
+    assert_ne!(sweep(0, Canary::default()).hash, sweep(1, Canary::default()).hash);
+}
+
+/// Seeds within which each planted bug must be found.
+const SEEDS_TO_FIND_IN: u64 = 32;
+
+fn sweep(seed: u64, canary: Canary) -> swarm::Run {
+    swarm::run(seed, Span::from_secs(60), canary, false)
+}
