@@ -30,6 +30,8 @@ enum Word {
     Status(words::status::StatusArgs),
     /// Show the effective configuration, secrets masked
     Config(words::config::ConfigArgs),
+    /// Run the whole system in its simulated world; exit 1 on a violation
+    Simulate(words::simulate::SimulateArgs),
 }
 
 fn main() -> ExitCode {
@@ -41,5 +43,6 @@ fn main() -> ExitCode {
         Word::Replay(args) => words::replay::run(args),
         Word::Status(args) => words::status::run(args),
         Word::Config(args) => words::config::run(args),
+        Word::Simulate(args) => words::simulate::run(args),
     }
 }

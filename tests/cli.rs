@@ -86,12 +86,31 @@ fn wrong_usage_is_exit_2_with_a_word_on_stderr() {
         &["status", "--url", "ftp://127.0.0.1"],
         &["status", "--url", "127.0.0.1:9464"],
         &["status", "--json", "--watch"],
+        &["simulate", "--seeds", "0"],
+        &["simulate", "--hours", "0"],
+        &["simulate", "--seed", "-1"],
     ] {
         let output = run(args);
         assert_eq!(output.status.code(), Some(2), "{args:?}");
         assert_eq!(out(&output), "", "{args:?}");
         assert!(!err(&output).is_empty(), "{args:?}");
     }
+}
+
+#[test]
+fn simulate_runs_worlds_and_says_what_they_came_to() {
+    let many = run(&["simulate", "--seeds", "3", "--hours", "0.01"]);
+    assert_eq!(many.status.code(), Some(0), "{}", out(&many));
+    let text = out(&many);
+    let keys: Vec<_> = text.lines().map(|line| line.split("  ").next().unwrap_or_default()).collect();
+    assert_eq!(keys, ["seeds", "virtual time", "frames", "attempts", "faults", "healed after", "violations"]);
+    assert!(text.starts_with("seeds         3, 0 to 2: 3 good, 0 failed\n"), "{text}");
+    assert!(err(&many).contains("3 seeds in "), "{}", err(&many));
+    // One seed tells its story first, the same one each time.
+    let one = run(&["simulate", "--seed", "2", "--hours", "0.01"]);
+    assert!(out(&one).starts_with("2026-11-20T23:05:00.000Z INFO market-0: attempt 1: ws"), "{}", out(&one));
+    assert!(out(&one).contains("\nseeds         1, 2 to 2: 1 good, 0 failed\n"), "{}", out(&one));
+    assert_eq!(out(&one), out(&run(&["simulate", "--seed", "2", "--hours", "0.01"])));
 }
 
 #[test]

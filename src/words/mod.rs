@@ -9,6 +9,7 @@ pub mod demo;
 pub mod exchange;
 pub mod replay;
 pub mod run;
+pub mod simulate;
 pub mod status;
 
 use std::fmt::Display;
