@@ -68,6 +68,26 @@ fn a_lost_acknowledgement_does_not_hide_data_and_without_data_it_fails_in_its_ti
 }
 
 #[test]
+fn data_that_comes_while_a_failed_stream_pauses_makes_it_live_and_it_is_not_asked_for_again() {
+    let mut came_in_the_pause = 0;
+    for seed in 0..40 {
+        let mut world = World::new(&Setup::new(seed, &["BTCUSDT", "ETHUSDT"]));
+        world.schedule_harm(Harm::AckLost, Instant::ZERO, s(1), |fault| fault);
+        // Marks are silent until just before everything unacknowledged has failed.
+        world.schedule_harm(Harm::Hush, Instant::ZERO, ms(5_800), |fault| fault.on("markPrice"));
+        assert!(world.run_until(s(30), healthy), "seed {seed}");
+        world.run_for(s(20));
+        assert_eq!(world.status().connections[0].live, 6, "seed {seed}");
+        for row in world.status().streams {
+            assert_eq!(row.successes, 1, "seed {seed}: it fell out of live: {row:?}");
+            came_in_the_pause += u64::from(row.failures == 1 && row.attempts == 1);
+        }
+        is_true(&world);
+    }
+    assert!(came_in_the_pause > 0, "no seed tells the story");
+}
+
+#[test]
 fn an_acknowledgement_of_nothing_we_asked_acknowledges_nothing() {
     let mut world = harmed(Harm::AckWrongId, "", s(60));
     world.schedule_harm(Harm::Mute, Instant::ZERO, s(60), |fault| fault);

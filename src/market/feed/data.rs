@@ -79,6 +79,9 @@ impl Feed {
     /// The stream's own data has come: nothing else makes it live.
     pub(super) fn prove(&mut self, index: usize, at: usize, ctx: &mut Context<'_>) {
         let now = ctx.now.mono;
+        if self.streams[at].state == StreamState::Wanted && !self.forgo(index, at) {
+            return;
+        }
         self.unwait(at);
         let stream = &mut self.streams[at];
         stream.state = StreamState::Live;
@@ -100,6 +103,19 @@ impl Feed {
             self.arm(index, at);
         }
         self.tell_all_live(index, ctx);
+    }
+
+    /// A stream waits to be asked for again and delivers: it need not be asked for. False if it was taken back already,
+    /// so that what comes is the last of it.
+    fn forgo(&mut self, index: usize, at: usize) -> bool {
+        let taken_back = self.streams[at].failures_in_a_row > 1;
+        let connection = &mut self.connections[index];
+        if taken_back && !connection.to_drop.contains(&at) {
+            return false;
+        }
+        connection.to_drop.retain(|stream| *stream != at);
+        connection.to_ask.retain(|stream| *stream != at);
+        true
     }
 
     pub(super) fn tell_all_live(&mut self, index: usize, ctx: &mut Context<'_>) {

@@ -33,6 +33,7 @@ pub fn audit(market: &Market, books: &Books) -> Audit {
             continue;
         };
         if let Some(tape) = &book.tape {
+            let listed: u64 = tape.holes().map(|hole| (hole.to - hole.from + 1) as u64).sum();
             let mut before: Option<i64> = None;
             audit.missing += tape.missing();
             for trade in tape.ring().iter() {
@@ -56,7 +57,11 @@ pub fn audit(market: &Market, books: &Books) -> Audit {
                 if let Some(before) = before
                     && trade.id != before + 1
                 {
-                    let labelled = tape.holes().any(|hole| hole.from <= before + 1 && trade.id - 1 <= hole.to)
+                    // Beyond a number of holes the oldest are counted and no longer listed.
+                    let unlisted =
+                        tape.missing() > listed && tape.holes().next().is_some_and(|hole| before < hole.from);
+                    let labelled = unlisted
+                        || tape.holes().any(|hole| hole.from <= before + 1 && trade.id - 1 <= hole.to)
                         || holes_cover(tape, before + 1, trade.id - 1);
                     if !labelled {
                         told.push(format!(
@@ -68,7 +73,6 @@ pub fn audit(market: &Market, books: &Books) -> Audit {
                 }
                 before = Some(trade.id);
             }
-            let listed: u64 = tape.holes().map(|hole| (hole.to - hole.from + 1) as u64).sum();
             if listed > tape.missing() {
                 told.push(format!("{symbol}: holes list {listed} ids, missing says {}", tape.missing()));
             }

@@ -177,7 +177,8 @@ impl Network {
         }
     }
 
-    /// A fault ends. What a trickle holds back still trickles; what is sent from now on comes behind it as usual.
+    /// A fault ends. What a trickle holds back still trickles; what is sent from now on comes behind it as usual. A
+    /// connection that has fallen silent stays so.
     pub fn end(&mut self, fault: NetFault) {
         if let Some(at) = self.active.iter().position(|active| *active == fault) {
             self.active.swap_remove(at);
@@ -185,6 +186,11 @@ impl Network {
         if let NetFault::Trickle(gap) | NetFault::TrickleUpgrade(gap) = fault {
             for wire in self.wires.iter_mut().filter(|wire| wire.trickle == Some(gap)) {
                 wire.trickle = None;
+            }
+        }
+        if let NetFault::MuteAfter(_) | NetFault::CutAfter(_) = fault {
+            for wire in self.wires.iter_mut().filter(|wire| wire.comes > 0) {
+                wire.comes = u64::MAX;
             }
         }
     }

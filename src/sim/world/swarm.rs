@@ -228,7 +228,7 @@ fn draw_faults(world: &mut World, rng: &mut fastrand::Rng, faulty: Span, by_url:
     let mut harms: Vec<Harm> = harms.into_iter().filter(|_| rng.u8(..) < 60).collect();
     // A stream asked for by the URL cannot be asked for again on the same connection; replacing a connection of which
     // other streams live is not built yet.
-    harms.retain(|harm| *harm != Harm::Mute || !by_url);
+    harms.retain(|harm| !by_url || !matches!(harm, Harm::Mute | Harm::Skip | Harm::Reorder));
     let (mut told, mut kinds, mut last_end) = (Vec::new(), Vec::new(), Span::ZERO);
     let minutes = faulty.as_ms().div_ceil(60_000).max(1);
     let episodes: usize = (0..minutes).map(|_| rng.usize(1..7)).sum();

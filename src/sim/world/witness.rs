@@ -206,6 +206,11 @@ impl Witness {
             if session.is_open() && !all {
                 continue;
             }
+            let live = connection.streams.iter().filter(|at| engine.feed().streams()[**at].state == StreamState::Live);
+            let live = live.count();
+            if connection.live as usize != live {
+                self.violated(now, &format!("{} counts {} live, {live} are", connection.name, connection.live));
+            }
             for at in &connection.streams {
                 let stream = &engine.feed().streams()[*at];
                 if stream.state == StreamState::Live && !self.seen[index].streams.contains(&*stream.name) {
