@@ -116,6 +116,8 @@ pub struct Session {
     pinged: Option<Instant>,
     /// When the next message of ours may go out.
     may_send_at: Instant,
+    /// Messages of ours since the last byte.
+    unheard: u32,
     /// Asked to stay away until then.
     hold_until: Instant,
     requests: VecDeque<Request>,
@@ -145,6 +147,7 @@ impl Session {
             last_byte: now,
             pinged: None,
             may_send_at: Instant::ZERO,
+            unheard: 0,
             hold_until: Instant::ZERO,
             requests: VecDeque::new(),
             events: VecDeque::new(),
@@ -349,6 +352,11 @@ impl Session {
         self.bytes += n as u64;
         self.last_byte = now;
         self.pinged = None;
+        if self.unheard > 1 {
+            // A path that hesitated may be delivering them all at this moment: what follows counts from here.
+            self.may_send_at = self.may_send_at.max(now + MESSAGE_EVERY.times(u64::from(self.unheard) - 1));
+        }
+        self.unheard = 0;
         if !matches!(self.state, State::Open | State::Closing { .. }) {
             self.advance(now);
         }

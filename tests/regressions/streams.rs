@@ -88,6 +88,23 @@ fn data_that_comes_while_a_failed_stream_pauses_makes_it_live_and_it_is_not_aske
 }
 
 #[test]
+fn a_path_that_hesitates_does_not_deliver_more_requests_at_once_than_the_venue_allows() {
+    for seed in 0..40 {
+        let mut world = World::new(&Setup::new(seed, &["BTCUSDT", "ETHUSDT"]));
+        assert!(world.run_until(s(15), healthy));
+        world.schedule_harm(Harm::Mute, world.now(), s(30), |fault| fault.on("markPrice"));
+        world.schedule(NetFault::Reset, world.now(), ms(1));
+        // Marks fail and are asked for again, while nothing moves.
+        world.schedule(NetFault::Freeze, world.now() + s(11), s(18));
+        world.run_for(s(120));
+        let ledger = world.exchange().ledger();
+        assert_eq!(ledger.first_violations, [], "seed {seed}");
+        assert!(healthy(&world), "seed {seed}");
+        is_true(&world);
+    }
+}
+
+#[test]
 fn an_acknowledgement_of_nothing_we_asked_acknowledges_nothing() {
     let mut world = harmed(Harm::AckWrongId, "", s(60));
     world.schedule_harm(Harm::Mute, Instant::ZERO, s(60), |fault| fault);

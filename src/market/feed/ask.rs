@@ -10,7 +10,7 @@ impl Feed {
             let connection = &mut self.connections[index];
             let nothing = connection.to_ask.is_empty() && connection.to_drop.is_empty();
             // The answers set the pace: what a frozen path holds back must not arrive as a burst.
-            if nothing || !connection.session.is_open() || connection.pending.len() >= REQUESTS_IN_FLIGHT {
+            if nothing || !connection.session.is_open() || !connection.may_ask() {
                 return;
             }
             let until = now + self.deadlines.ack;
@@ -35,7 +35,7 @@ impl Feed {
                 let at = connection.session.may_send_at();
                 return self.arm(index, at);
             }
-            connection.next_id += 1;
+            connection.asked();
             if dropping {
                 connection.to_drop.drain(..named.len());
                 connection.pending.push(PendingAsk { id, streams: Vec::new(), until });

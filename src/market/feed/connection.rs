@@ -9,6 +9,9 @@ use std::rc::Rc;
 /// Refused messages of one kind are summed up this often at most.
 const REFUSALS_TOLD_EVERY: Span = Span::from_secs(60);
 
+/// Requests of one connection that wait for their answers, or for any byte at all.
+const REQUESTS_IN_FLIGHT: usize = 2;
+
 /// A request that waits for its answer.
 #[derive(Clone, Debug)]
 pub(super) struct PendingAsk {
@@ -128,6 +131,8 @@ pub struct Connection {
     pub(super) to_drop: Vec<usize>,
     pub(super) pending: Vec<PendingAsk>,
     pub(super) next_id: u64,
+    /// Requests sent since a byte came, and when that byte came.
+    unheard: (usize, Instant),
     pub(super) attempt_began: Instant,
     pub(super) dark_since: Instant,
     /// The silence of all its streams was found to be the market's; not judged again before this.
@@ -158,6 +163,7 @@ impl Connection {
             to_drop: Vec::new(),
             pending: Vec::new(),
             next_id: 1,
+            unheard: (0, now),
             attempt_began: now,
             dark_since: now,
             excused_until: Instant::ZERO,
@@ -165,6 +171,22 @@ impl Connection {
             all_live_told: false,
             wake: now,
         }
+    }
+
+    /// May one more request go out, as far as answers tell? A path that hesitates keeps requests and delivers them
+    /// together, those included whose answers are no longer waited for; so the peer must have been heard meanwhile.
+    pub(super) fn may_ask(&self) -> bool {
+        self.pending.len() < REQUESTS_IN_FLIGHT && self.unheard() < REQUESTS_IN_FLIGHT
+    }
+
+    fn unheard(&self) -> usize {
+        if self.unheard.1 == self.session.last_byte() { self.unheard.0 } else { 0 }
+    }
+
+    /// A request was sent.
+    pub(super) fn asked(&mut self) {
+        self.unheard = (self.unheard() + 1, self.session.last_byte());
+        self.next_id += 1;
     }
 
     /// Since when no stream of it delivers; the start if none ever did.

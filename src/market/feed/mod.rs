@@ -34,8 +34,6 @@ use std::sync::Arc;
 
 /// Longest message that is read; real ones are below 200 KiB.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
-/// Requests of one connection that wait for their answers.
-const REQUESTS_IN_FLIGHT: usize = 2;
 /// Slots of a symbol in the table of streams: trades, mark price, one per interval.
 const SLOTS: usize = 2 + Interval::ALL.len();
 const NONE: u32 = u32::MAX;
@@ -256,7 +254,7 @@ impl Feed {
         let mut wake = connection.session.deadline().min(connection.sums_due());
         if connection.session.is_open() {
             let waiting = !connection.to_ask.is_empty() || !connection.to_drop.is_empty();
-            if waiting && connection.pending.len() < REQUESTS_IN_FLIGHT {
+            if waiting && connection.may_ask() {
                 wake = wake.min(connection.session.may_send_at());
             }
             wake = connection.pending.iter().map(|ask| ask.until).fold(wake, Instant::min);

@@ -19,6 +19,7 @@ impl Session {
         self.connect_until = now + self.settings.deadlines.connect;
         self.farewell.clear();
         self.pinged = None;
+        self.unheard = 0;
         self.bytes_before = self.bytes;
         match self.settings.host.parse::<IpAddr>() {
             Ok(ip) => {
@@ -131,6 +132,7 @@ impl Session {
     // ---- the outgoing budget
 
     pub(super) fn count_message(&mut self, now: Instant) {
+        self.unheard += 1;
         self.may_send_at = now + MESSAGE_EVERY;
     }
 
