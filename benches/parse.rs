@@ -9,8 +9,12 @@
 #![allow(clippy::disallowed_methods, reason = "outside the core")]
 #![allow(clippy::print_stdout, clippy::unwrap_used, missing_docs)]
 
+mod common;
+
 use binance_edge::wire::market::{Decoded, Decoder};
 use binance_edge::wire::{Frame, Symbols};
+use common::frames::{self, combined};
+use common::{median, tiny};
 use serde::Deserialize;
 use simd_json::{Buffers, Node, StaticNode, Tape};
 use std::hint::black_box;
@@ -22,10 +26,7 @@ const NAMES: [&str; 6] = ["BTCUSDT", "ETHUSDT", "SOLUSDT", "1000SHIBUSDT", "BTCU
 type Sum = i128;
 
 fn main() {
-    let args: Vec<String> = std::env::args().collect();
-    let has = |word: &str| args.iter().any(|arg| arg == word);
-    let tiny = has("--tiny") || has("--test") || !has("--bench");
-    let (rounds, passes) = if tiny { (1, 1) } else { (31, 40) };
+    let (rounds, passes) = if tiny() { (1, 1) } else { (31, 40) };
     let symbols = Symbols::new(NAMES);
     let mut random = fastrand::Rng::with_seed(7);
 
@@ -64,122 +65,33 @@ fn main() {
     }
 }
 
-fn median(times: &mut [f64]) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
-}
-
 // ---- the frames ----
 
 type Make = fn(&mut fastrand::Rng, usize) -> String;
 const KINDS: [(&str, Make); 6] = [
-    ("aggTrade raw", |random, n| trade(random, n)),
-    ("aggTrade combined", |random, n| combined(n, "aggTrade", &trade(random, n))),
-    ("aggTrade spot", |random, n| combined(n, "aggTrade", &spot(random, n))),
-    ("markPrice combined", |random, n| combined(n, "markPrice@1s", &mark(random, n))),
-    ("kline combined", |random, n| combined(n, "kline_1m", &kline(random, n, ", "))),
-    ("kline spot", |random, n| combined(n, "kline_1m", &kline(random, n, ","))),
+    ("aggTrade raw", |random, n| raw(random, n)),
+    ("aggTrade combined", |random, n| combined(name(n), "aggTrade", &raw(random, n))),
+    ("aggTrade spot", |random, n| {
+        let id = frames::id(random);
+        combined(name(n), "aggTrade", &frames::spot(random, name(n), id))
+    }),
+    ("markPrice combined", |random, n| combined(name(n), "markPrice@1s", &frames::mark(random, name(n)))),
+    ("kline combined", |random, n| combined(name(n), "kline_1m", &kline(random, n, ", "))),
+    ("kline spot", |random, n| combined(name(n), "kline_1m", &kline(random, n, ","))),
 ];
 
 fn name(n: usize) -> &'static str {
     NAMES[n % NAMES.len()]
 }
 
-fn combined(n: usize, kind: &str, data: &str) -> String {
-    format!(r#"{{"stream":"{}@{kind}","data":{data}}}"#, name(n).to_lowercase())
-}
-
-/// A price and a quantity as differently long as the venue's are.
-fn price(random: &mut fastrand::Rng) -> String {
-    match random.u8(0..4) {
-        0 => format!("{}.{:02}", random.u32(20_000..130_000), random.u8(..100)),
-        1 => format!("{}.{:04}", random.u32(1..900), random.u32(..10_000)),
-        2 => format!("0.{:06}", random.u32(1..1_000_000)),
-        _ => format!("{}.{:01}", random.u32(1_000..90_000), random.u8(..10)),
-    }
-}
-
-fn qty(random: &mut fastrand::Rng) -> String {
-    match random.u8(0..3) {
-        0 => format!("0.{:03}", random.u32(1..1000)),
-        1 => format!("{}", random.u32(1..900_000)),
-        _ => format!("{}.{:03}", random.u32(0..90), random.u32(1..1000)),
-    }
-}
-
-fn time(random: &mut fastrand::Rng) -> i64 {
-    1_785_000_000_000 + random.i64(0..9_000_000_000)
-}
-
-fn trade(random: &mut fastrand::Rng, n: usize) -> String {
-    let (at, id, first, qty) =
-        (time(random), random.u64(10..3_900_000_000), random.u64(10..8_000_000_000), qty(random));
-    format!(
-        r#"{{"e":"aggTrade","E":{},"a":{id},"s":"{}","p":"{}","q":"{qty}","nq":"{qty}","f":{first},"l":{},"T":{at},"m":{},"st":1}}"#,
-        at + random.i64(0..158),
-        name(n),
-        price(random),
-        first + random.u64(0..40),
-        random.bool()
-    )
-}
-
-fn spot(random: &mut fastrand::Rng, n: usize) -> String {
-    let (at, id, first) = (time(random), random.u64(10..3_900_000_000), random.u64(10..8_000_000_000));
-    format!(
-        r#"{{"e":"aggTrade","E":{},"s":"{}","a":{id},"p":"{}.{:08}","q":"{}.{:08}","f":{first},"l":{},"T":{at},"m":{},"M":true}}"#,
-        at + 1,
-        name(n),
-        random.u32(1..99_999),
-        random.u32(..100_000_000),
-        random.u32(0..99),
-        random.u32(1..100_000_000),
-        first + random.u64(0..4),
-        random.bool()
-    )
-}
-
-fn mark(random: &mut fastrand::Rng, n: usize) -> String {
-    let mut number = || format!("{}.{:08}", random.u32(1..99_999), random.u32(..100_000_000));
-    let (p, settle, i) = (number(), number(), number());
-    format!(
-        r#"{{"e":"markPriceUpdate","E":{},"s":"{}","p":"{p}","ap":"{p}","P":"{settle}","i":"{i}","r":"{}0.{:08}","T":{},"st":1}}"#,
-        time(random),
-        name(n),
-        if random.bool() { "-" } else { "" },
-        random.u32(..100_000),
-        time(random)
-    )
+fn raw(random: &mut fastrand::Rng, n: usize) -> String {
+    let id = frames::id(random);
+    frames::trade(random, name(n), id)
 }
 
 fn kline(random: &mut fastrand::Rng, n: usize, comma: &str) -> String {
-    let (open_time, low, first) =
-        (time(random) / 60_000 * 60_000, random.u32(20_000..120_000), random.u64(10..8_000_000_000));
-    let fields = [
-        format!(r#""t":{open_time}"#),
-        format!(r#""T":{}"#, open_time + 59_999),
-        format!(r#""s":"{}""#, name(n)),
-        r#""i":"1m""#.to_owned(),
-        format!(r#""f":{first}"#),
-        format!(r#""L":{}"#, first + 900),
-        format!(r#""o":"{}.{:02}""#, low + 10, random.u8(..100)),
-        format!(r#""c":"{}.{:02}""#, low + 20, random.u8(..100)),
-        format!(r#""h":"{}.{:02}""#, low + 30, random.u8(..100)),
-        format!(r#""l":"{low}.{:02}""#, random.u8(..100)),
-        format!(r#""v":"{}.{:03}""#, random.u32(100..900), random.u32(..1000)),
-        format!(r#""n":{}"#, random.u32(1..900)),
-        format!(r#""x":{}"#, random.bool()),
-        format!(r#""q":"{}.{:05}""#, random.u32(1_000_000..90_000_000), random.u32(..100_000)),
-        format!(r#""V":"{}.{:03}""#, random.u32(1..99), random.u32(..1000)),
-        format!(r#""Q":"{}.{:05}""#, random.u32(1_000..900_000), random.u32(..100_000)),
-        r#""B":"0""#.to_owned(),
-    ];
-    format!(
-        r#"{{"e":"kline","E":{},"s":"{}","k":{{{}}}}}"#,
-        open_time + random.i64(0..59_999),
-        name(n),
-        fields.join(comma)
-    )
+    let open_time = frames::time(random) / 60_000 * 60_000;
+    frames::kline(random, name(n), open_time, comma)
 }
 
 // ---- the contenders ----
