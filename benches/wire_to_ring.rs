@@ -45,7 +45,7 @@ const SYMBOLS: usize = 60;
 const LIMITS: TapeLimits = TapeLimits { trades: 512, candles: 16, backfill: false };
 
 fn main() {
-    let (rounds, messages) = if tiny() { (1, 4_000) } else { (11, 240_000) };
+    let (rounds, messages) = (if tiny() { 1 } else { 11 }, 240_000);
     let identity = Arc::new(Identity::new());
     let names = frames::names(SYMBOLS);
     let messages = Arc::new(frames::mix(&names, messages));
