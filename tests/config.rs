@@ -2,7 +2,7 @@
 
 use binance_edge::config::{self, Config, Environment, Market, SubscribeBy, TradingMode, Url};
 use binance_edge::time::Span;
-use binance_edge::wire::Interval;
+use binance_edge::wire::{Interval, StreamKind};
 use std::path::{Path, PathBuf};
 
 fn parse(text: &str) -> Result<Config, String> {
@@ -51,9 +51,14 @@ fn symbols_alone_give_the_documented_defaults() {
     assert_eq!(config.streams.klines, [Interval::M1]);
     assert_eq!(config.streams.subscribe_by, SubscribeBy::Message);
     assert_eq!((config.streams.per_connection, config.streams.legs), (200, 1));
+    assert_eq!((config.streams.patterns.len(), config.streams.symbols_max), (0, 600));
     assert_eq!(config.deadlines.connect, Span::from_secs(10));
     assert_eq!(config.deadlines.stale, Span::from_secs(60));
-    assert_eq!(config.rotation_every, Span::from_secs(23 * 3600));
+    for kind in [StreamKind::AggTrade, StreamKind::MarkPrice, StreamKind::Kline(Interval::M1)] {
+        assert_eq!(config.deadlines.stale_of(kind), Span::from_secs(60));
+    }
+    assert_eq!(config.rotation.every, Span::from_secs(23 * 3600));
+    assert_eq!(config.rotation.at, None);
     assert_eq!(config.store_path.as_deref(), Some(Path::new("/etc/edge/edge.db")));
     assert_eq!(config.recorder_dir, None);
     assert_eq!(config.signals, None);
@@ -166,7 +171,7 @@ listen = "localhost:9464"
         "edge.toml:8: streams.per_connection: expected a whole number from 1 to 1024",
         "edge.toml:9: streams.legs: expected a whole number from 1 to 2",
         r#"edge.toml:11: deadlines.tcp: expected a duration from "1ms" to "1h", such as "10s" or "250ms""#,
-        "edge.toml:12: deadlines.tpc: expected one of the keys resolve, tcp, tls, upgrade, connect, ack, first_data, stale, ping_after, pong, rest, attempts",
+        "edge.toml:12: deadlines.tpc: expected one of the keys resolve, tcp, tls, upgrade, connect, ack, first_data, stale, stale_agg_trade, stale_mark_price, stale_kline, ping_after, pong, rest, attempts",
         "edge.toml:13: deadlines.attempts: expected a whole number from 1 to 1000000",
         r#"edge.toml:15: http.listen: expected a literal address IP:port, such as "127.0.0.1:9464""#,
         "edge.toml:16: dedlines: expected one of the sections exchange, streams, deadlines, backoff, rotation, tape, plan, store, ",
@@ -186,6 +191,19 @@ fn one_wrong_value_of_each_kind() {
             "[rotation]\nevery = \"25h\"",
             "edge.toml:5: rotation.every: expected a duration from \"100ms\" to \"24h\", or",
         ),
+        (
+            "[rotation]\nat = \"4:00\"",
+            "edge.toml:5: rotation.at: expected a time of day UTC, hours and minutes, such as \"04:00\"",
+        ),
+        (
+            "[rotation]\nat = \"04:00\"\nevery = \"23h\"",
+            "edge.toml:6: rotation.every: expected \"24h\" or nothing beside rotation.at",
+        ),
+        (
+            "[rotation]\nevery = \"0s\"\nat = \"04:00\"",
+            "edge.toml:5: rotation.every: expected \"24h\" or nothing beside rotation.at",
+        ),
+        ("[deadlines]\nstale_kline = \"0s\"", "edge.toml:5: deadlines.stale_kline: expected a duration from \"1ms\""),
         ("[deadlines]\nrest = \"0s\"", "edge.toml:5: deadlines.rest: expected a duration"),
         ("[deadlines]\nrest = \"2h\"", "edge.toml:5: deadlines.rest: expected a duration"),
         (
@@ -244,7 +262,10 @@ fn one_wrong_value_of_each_kind() {
             "[exchange.keys]\napi_key_env = \"K\"\nsecret_env = \"S\"\nprivate_key_file = \"p\"",
             "edge.toml:7: exchange.keys.private_key_file: expected either",
         ),
-        ("[streams.more]\nx = 1", "edge.toml:4: streams.more: expected one of the keys symbols, agg_trade"),
+        (
+            "[streams.more]\nx = 1",
+            "edge.toml:4: streams.more: expected one of the keys symbols, symbols_max, agg_trade",
+        ),
         ("[plan]\nname = \"p\"", "edge.toml:4: plan: expected sections [[plan]]"),
         ("tape = 5", "edge.toml:4: streams.tape: expected one of the keys"),
     ] {
@@ -258,7 +279,10 @@ fn symbols_are_required_upper_case_and_once() {
     let none = "streams.symbols: expected a list of the venue's upper-case symbols (required)";
     assert_eq!(refused(""), [format!("edge.toml:1: {none}")]);
     assert_eq!(refused("\n[tape]\n[streams]\nlegs = 1"), [format!("edge.toml:3: {none}")]);
-    assert_eq!(refused("[streams]\nsymbols = []"), ["edge.toml:2: streams.symbols: expected 1 to 8192 symbols"]);
+    assert_eq!(
+        refused("[streams]\nsymbols = []"),
+        ["edge.toml:2: streams.symbols: expected 1 to 8192 symbols or patterns"]
+    );
     assert_eq!(
         refused("[streams]\nsymbols = [\"BTCUSDT\",\n\"ETHUSDT\", \"BTCUSDT\"]"),
         ["edge.toml:3: streams.symbols: expected each entry once; entry 3 repeats entry 1"]
@@ -275,6 +299,117 @@ fn symbols_are_required_upper_case_and_once() {
         good(&format!("[streams]\nsymbols = [\"{name}\"]"));
     }
 }
+
+#[test]
+fn symbols_are_chosen_by_name_by_pattern_or_all() {
+    let streams =
+        good("[streams]\nsymbols = [\"*USDT\", \"BTCUSDT\", \"1000*\", \"all\", \"ETHUSDC\"]\nsymbols_max = 2000")
+            .streams;
+    assert_eq!(streams.symbols, ["BTCUSDT", "ETHUSDC"], "in their order, though a pattern chooses them as well");
+    let patterns: Vec<_> = streams.patterns.iter().map(ToString::to_string).collect();
+    assert_eq!(patterns, ["*USDT", "1000*", "all"]);
+    assert_eq!(streams.symbols_max, 2_000);
+    assert_eq!(good("[streams]\nsymbols = [\"all\"]").streams.symbols, Vec::<String>::new());
+
+    for (list, repeats) in
+        [("\"*USDT\", \"A\", \"*USDT\"", "entry 3 repeats entry 1"), ("\"all\", \"*\"", "entry 2 rep")]
+    {
+        let complaints = refused(&format!("[streams]\nsymbols = [{list}]"));
+        let expected = format!("edge.toml:2: streams.symbols: expected each entry once; {repeats}");
+        assert!(complaints.len() == 1 && complaints[0].starts_with(&expected), "{complaints:?}");
+    }
+    for name in ["*usdt", "ALL*?", "* USDT", "[AB]*", "All", &"*".repeat(65)] {
+        let complaints = refused(&format!("[streams]\nsymbols = [\"{name}\"]"));
+        assert!(
+            complaints[0].contains("in upper case, such as \"BTCUSDT\", or a pattern such as \"*USDT\" or \"all\"")
+        );
+    }
+    for number in ["0", "2001"] {
+        let expected = "edge.toml:3: streams.symbols_max: expected a whole number from 1 to 2000";
+        assert_eq!(refused(&format!("[streams]\nsymbols = [\"A\"]\nsymbols_max = {number}")), [expected]);
+    }
+}
+
+#[test]
+fn patterns_need_the_exchanges_list() {
+    let custom = |symbols: &str, rest: &str| {
+        format!(
+            "[streams]\nsymbols = [{symbols}]\n[exchange]\nenvironment = \"custom\"\n[exchange.custom]\n\
+             market_ws = \"wss://127.0.0.1:1\"\n{rest}"
+        )
+    };
+    let rest = "rest = \"https://127.0.0.1:1\"";
+    let complaints = refused(&custom("\"BTCUSDT\", \"*USDC\"", ""));
+    let expected = "edge.toml:2: streams.symbols: expected exact names alone, or exchange.custom.rest as well: ";
+    assert!(complaints.len() == 1 && complaints[0].starts_with(expected), "{complaints:?}");
+    good(&custom("\"BTCUSDT\", \"*USDC\"", rest));
+    good(&custom("\"BTCUSDT\"", ""));
+    // An address that is refused is one complaint, not two.
+    let complaints = refused(&custom("\"all\"", "rest = \"ftp://127.0.0.1\""));
+    assert!(complaints.len() == 1 && complaints[0].contains(": exchange.custom.rest: "), "{complaints:?}");
+}
+
+#[test]
+fn each_kind_of_stream_may_have_a_silence_of_its_own() {
+    let own = "[deadlines]\nstale = \"30s\"\nstale_agg_trade = \"5m\"\nstale_kline = \"2m\"";
+    let deadlines = good(&with_streams(own)).deadlines;
+    assert_eq!(deadlines.stale_of(StreamKind::AggTrade), Span::from_secs(300));
+    assert_eq!(deadlines.stale_of(StreamKind::MarkPrice), Span::from_secs(30));
+    assert_eq!(deadlines.stale_of(StreamKind::Kline(Interval::H1)), Span::from_secs(120));
+    let marks = good(&with_streams("[deadlines]\nstale_mark_price = \"4s\"")).deadlines;
+    assert_eq!(marks.stale_of(StreamKind::MarkPrice), Span::from_secs(4));
+}
+
+#[test]
+fn rotation_by_the_clock_is_bounded_by_a_day() {
+    let rotation = |text: &str| good(&with_streams(&format!("[rotation]\n{text}"))).rotation;
+    let at = rotation("at = \"04:00\"");
+    assert_eq!((at.every, at.at.unwrap().minutes()), (Span::from_secs(24 * 3600), 240));
+    assert_eq!(rotation("at = \"04:00\"\nevery = \"24h\""), at);
+    assert_eq!((rotation("every = \"1h\"").every, rotation("").at), (Span::from_secs(3600), None));
+}
+
+#[test]
+fn a_file_that_is_read_again_changes_symbols_and_names_the_rest() {
+    let running = good(RUNNING);
+    let same = running.reloaded(&running).unwrap();
+    assert_eq!((same.streams, same.unchanged.len()), (running.streams.clone(), 0));
+
+    let other = RUNNING
+        .replace("[\"BTCUSDT\"]", "[\"ETHUSDT\", \"BTC*\"]\nsymbols_max = 7\nlegs = 2")
+        .replace("/T0/CANARY", "/T0/CANARY-2")
+        .replace("stale = \"8s\"", "stale_kline = \"8s\"")
+        .replace("price < 1", "price < 2");
+    let reloaded = running.reloaded(&good(&other)).unwrap();
+    assert_eq!((reloaded.streams.symbols[0].as_str(), reloaded.streams.symbols_max), ("ETHUSDT", 7));
+    assert_eq!((reloaded.streams.patterns.len(), reloaded.streams.legs), (1, 1), "legs need a restart");
+    let mut unchanged = reloaded.unchanged;
+    unchanged.sort();
+    let expected = ["alerts.webhook.url", "deadlines.stale", "deadlines.stale_kline", "plan.when", "streams.legs"];
+    assert_eq!(unchanged, expected, "a secret path is compared and not shown");
+
+    let url = Url::parse("wss://127.0.0.1:9443").unwrap();
+    let without_rest = Config::for_exchange(&["BTCUSDT"], url, None, None);
+    let words = without_rest.reloaded(&good("[streams]\nsymbols = [\"all\"]")).unwrap_err();
+    assert!(words.starts_with("streams.symbols: patterns need exchange.custom.rest"), "{words}");
+}
+
+/// Some of everything that can differ.
+const RUNNING: &str = r#"[streams]
+symbols = ["BTCUSDT"]
+[deadlines]
+stale = "8s"
+[[plan]]
+name = "one"
+symbol = "BTCUSDT"
+when = ["price > 1"]
+[[plan]]
+name = "two"
+symbol = "BTCUSDT"
+when = ["price < 1"]
+[alerts.webhook]
+url = "https://hooks.example.com/T0/CANARY"
+"#;
 
 #[test]
 fn no_stream_at_all_is_refused() {
@@ -309,6 +444,10 @@ fn plans_name_a_symbol_that_is_streamed_and_conditions_that_exist() {
     let config = good(&with_streams(&plan("BTCUSDT", when)));
     assert_eq!((config.plans[0].name.as_str(), config.plans[0].when.len()), ("dip", 3));
     check(&plan("ETHUSDT", when), "edge.toml:6: plan.symbol: expected one of streams.symbols");
+    let chosen = "[streams]\nsymbols = [\"BTCUSDT\", \"*USDC\"]\n";
+    good(&format!("{chosen}{}", plan("ETHUSDC", when)));
+    let complaints = refused(&format!("{chosen}{}", plan("ETHUSDT", when)));
+    assert_eq!(complaints, ["edge.toml:5: plan.symbol: expected one of streams.symbols"]);
     check(&plan("BTCUSDT", "[\"volume_60s > 0\"]"), "edge.toml:7: plan.when: expected a condition METRIC OP OPERAND");
     check(&plan("BTCUSDT", "[]"), "edge.toml:7: plan.when: expected a list of at least one condition");
     check(&(plan("BTCUSDT", when) + &plan("BTCUSDT", when)), "edge.toml:9: plan.name: expected a name that no other");
@@ -398,7 +537,8 @@ rest = "https://localhost:9444"
 api_key_env = "BINANCE_API_KEY"
 private_key_file = "ed25519.pem"
 [streams]
-symbols = ["BTCUSDT", "币安人生USDT"]
+symbols = ["BTCUSDT", "币安人生USDT", "1000*USDT", "all"]
+symbols_max = 601
 agg_trade = false
 mark_price = false
 klines = ["3m", "1M"]
@@ -414,6 +554,9 @@ connect = "1h"
 ack = "6s"
 first_data = "7s"
 stale = "8s"
+stale_agg_trade = "81s"
+stale_mark_price = "82s"
+stale_kline = "83s"
 ping_after = "9s"
 pong = "11s"
 rest = "12s"
@@ -422,7 +565,8 @@ attempts = 4
 min = "100ms"
 max = "10m"
 [rotation]
-every = "0s"
+every = "24h"
+at = "04:05"
 [tape]
 trades = 1
 candles = 2
@@ -474,7 +618,12 @@ filter = "debug,binance_edge::net=trace"
 #[test]
 fn what_is_shown_reads_back_as_the_same_configuration() {
     let full = FULL.replace("250us", "250ms");
-    for text in [with_streams(""), with_streams("[exchange]\nmarket = \"spot\""), full] {
+    for text in [
+        with_streams(""),
+        with_streams("[rotation]\nevery = \"0s\""),
+        with_streams("[exchange]\nmarket = \"spot\""),
+        full,
+    ] {
         let config = good(&text);
         let shown = config.to_toml();
         let again = config::parse(&shown, Path::new("shown.toml"), Path::new("/elsewhere"))
@@ -588,14 +737,16 @@ fn the_full_sample_has_every_key_and_those_that_are_off_are_good_too() {
     let known: std::collections::BTreeSet<String> = known;
     assert_eq!(keys(&all).symmetric_difference(&known).collect::<Vec<_>>(), Vec::<&String>::new());
 
-    // Two of them exclude others, and one needs a file.
-    let usable: String =
-        all.lines()
-            .filter(|line| !line.starts_with("ca_file") && !line.starts_with("private_key_file"))
-            .map(|line| {
-                if line.starts_with("environment") { "environment = \"custom\"\n".into() } else { format!("{line}\n") }
-            })
-            .collect();
+    // Two of them exclude others, one bounds another, and one needs a file.
+    let usable: String = all
+        .lines()
+        .filter(|line| !line.starts_with("ca_file") && !line.starts_with("private_key_file"))
+        .map(|line| match line.split_once(" = ") {
+            Some(("environment", _)) => "environment = \"custom\"\n".to_owned(),
+            Some(("every", _)) => "every = \"24h\"\n".to_owned(),
+            _ => format!("{line}\n"),
+        })
+        .collect();
     let config = good(&usable);
     assert_eq!((config.plans.len(), config.runtime.cpu), (1, Some(0)));
     assert!(config.alerts.telegram.is_some() && config.exchange.keys.secret_env.is_some());

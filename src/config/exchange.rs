@@ -7,8 +7,9 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use std::path::{Path, PathBuf};
 
-/// The market, which decides what other sections may say, and the rest if nothing needed is missing.
-pub(super) fn exchange(section: Section<'_, '_>, base: &Path) -> (Market, Option<Exchange>) {
+/// The market and whether the venue's list of symbols can be had, which decide what other sections may say; and the rest
+/// if nothing needed is missing.
+pub(super) fn exchange(section: Section<'_, '_>, base: &Path) -> (Market, bool, Option<Exchange>) {
     let mut market = Market::Usdm;
     let written = section.read("environment", &rules::one_of(&ENVIRONMENTS));
     section.set("market", &mut market, &rules::one_of(&MARKETS));
@@ -20,6 +21,8 @@ pub(super) fn exchange(section: Section<'_, '_>, base: &Path) -> (Market, Option
     if sure && environment != Environment::Custom && custom.is_present() {
         custom.complain_of_it("exchange.environment to be \"custom\" beside this section");
     }
+    // An address that is refused is complained about once, where it stands.
+    let listed = environment != Environment::Custom || custom.has("rest");
     // Addresses that are out of place are judged all the same, so that one run tells everything.
     let given = custom_addresses(custom, environment == Environment::Custom, base);
     section.close();
@@ -34,7 +37,7 @@ pub(super) fn exchange(section: Section<'_, '_>, base: &Path) -> (Market, Option
         ca_pem: addresses.ca_pem,
         keys,
     });
-    (market, exchange)
+    (market, listed, exchange)
 }
 
 struct Addresses {

@@ -7,22 +7,28 @@ mod errors;
 mod exchange;
 mod plan;
 mod read;
+mod reload;
+mod rotation;
 mod rules;
 mod secrets;
 mod sections;
 mod show;
+mod streams;
 mod url;
 
 pub use errors::{ConfigErrors, Problem};
 pub use plan::{Comparison, Condition, Metric, Operand, Window};
 pub use read::{load, parse};
+pub use reload::Reloaded;
+pub use rotation::{Rotation, TimeOfDay};
 pub use rules::parse_span;
 pub use secrets::{ExchangeKeys, Secret, Signing, load_keys, load_token};
 pub(crate) use show::masked;
+pub use streams::{Pattern, Streams, SubscribeBy};
 pub use url::Url;
 
 use crate::time::Span;
-use crate::wire::Interval;
+use crate::wire::{Interval, StreamKind};
 use rust_decimal::Decimal;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -39,8 +45,8 @@ pub struct Config {
     pub deadlines: Deadlines,
     /// How long to pause between attempts.
     pub backoff: Backoff,
-    /// Planned replacement of connections; `Span::ZERO` turns it off.
-    pub rotation_every: Span,
+    /// When connections are replaced as planned.
+    pub rotation: Rotation,
     /// What is kept in memory.
     pub tape: TapeLimits,
     /// Order-flow conditions.
@@ -103,7 +109,7 @@ impl Config {
             streams: Streams::of(symbols.iter().map(|symbol| (*symbol).to_owned()).collect(), Market::Usdm),
             deadlines: Deadlines::default(),
             backoff: Backoff::default(),
-            rotation_every: ROTATION_EVERY,
+            rotation: Rotation::default(),
             tape: TapeLimits::default(),
             plans: Vec::new(),
             store_path: None,
@@ -121,8 +127,6 @@ impl Config {
     }
 }
 
-/// An hour before the venue ends a connection by itself (24 h).
-const ROTATION_EVERY: Span = Span::from_secs(23 * 3600);
 /// Beside the configuration file.
 const STORE_PATH: &str = "edge.db";
 /// Loopback alone: the page shows positions.
@@ -184,49 +188,6 @@ pub struct Keys {
     pub private_key_file: Option<PathBuf>,
 }
 
-/// `[streams]`
-#[derive(Clone, Debug, PartialEq)]
-pub struct Streams {
-    /// The venue's upper-case names, no duplicates, at least one.
-    pub symbols: Vec<String>,
-    /// Subscribe to `@aggTrade`.
-    pub agg_trade: bool,
-    /// Subscribe to `@markPrice@1s`.
-    pub mark_price: bool,
-    /// Subscribe to `@kline_<interval>` for each.
-    pub klines: Vec<Interval>,
-    /// How streams are asked for.
-    pub subscribe_by: SubscribeBy,
-    /// Most streams on one connection, 1 to 1024.
-    pub per_connection: usize,
-    /// 1 or 2 connections carrying the same streams.
-    pub legs: u8,
-}
-
-impl Streams {
-    /// The defaults for these symbols; spot has no mark price.
-    pub fn of(symbols: Vec<String>, market: Market) -> Self {
-        Self {
-            symbols,
-            agg_trade: true,
-            mark_price: market == Market::Usdm,
-            klines: vec![Interval::M1],
-            subscribe_by: SubscribeBy::Message,
-            per_connection: 200,
-            legs: 1,
-        }
-    }
-}
-
-/// How streams are asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SubscribeBy {
-    /// SUBSCRIBE messages on an open connection.
-    Message,
-    /// The combined stream URL.
-    Url,
-}
-
 /// `[deadlines]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Deadlines {
@@ -244,8 +205,14 @@ pub struct Deadlines {
     pub ack: Span,
     /// From the acknowledgement to the stream's own data.
     pub first_data: Span,
-    /// Silence of a stream that lived.
+    /// Silence of a stream that lived, after which it is judged.
     pub stale: Span,
+    /// As `stale`, for `@aggTrade` alone; `None` is `stale`.
+    pub stale_agg_trade: Option<Span>,
+    /// As `stale`, for `@markPrice@1s` alone; `None` is `stale`.
+    pub stale_mark_price: Option<Span>,
+    /// As `stale`, for `@kline_…` of any interval alone; `None` is `stale`.
+    pub stale_kline: Option<Span>,
     /// Silence of a connection before it is pinged.
     pub ping_after: Span,
     /// Silence after our ping before the connection is ended.
@@ -254,6 +221,18 @@ pub struct Deadlines {
     pub rest: Span,
     /// Failures in a row before an outage is reported.
     pub attempts: u32,
+}
+
+impl Deadlines {
+    /// After how much silence a stream of this kind that lived is judged.
+    pub fn stale_of(&self, kind: StreamKind) -> Span {
+        let own = match kind {
+            StreamKind::AggTrade => self.stale_agg_trade,
+            StreamKind::MarkPrice => self.stale_mark_price,
+            StreamKind::Kline(_) => self.stale_kline,
+        };
+        own.unwrap_or(self.stale)
+    }
 }
 
 impl Default for Deadlines {
@@ -267,6 +246,9 @@ impl Default for Deadlines {
             ack: Span::from_secs(5),
             first_data: Span::from_secs(10),
             stale: Span::from_secs(60),
+            stale_agg_trade: None,
+            stale_mark_price: None,
+            stale_kline: None,
             ping_after: Span::from_secs(15),
             pong: Span::from_secs(10),
             rest: Span::from_secs(5),
@@ -312,7 +294,7 @@ impl Default for TapeLimits {
 pub struct Plan {
     /// Unique name.
     pub name: String,
-    /// One of the configured symbols.
+    /// One of the configured symbols, or one that a pattern would choose.
     pub symbol: String,
     /// Conditions, all must hold.
     pub when: Vec<String>,

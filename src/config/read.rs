@@ -59,14 +59,14 @@ pub fn parse(text: &str, file: &Path, base: &Path) -> Result<Config, ConfigError
 /// `None` only where a required value is missing or refused; that has been complained about.
 fn whole_config(root: &Section<'_, '_>, base: &Path) -> Option<Config> {
     let mut warnings = Vec::new();
-    let (market, exchange) = exchange(root.section("exchange"), base);
-    let streams = streams(root.section("streams"), market);
+    let (market, listed, exchange) = exchange(root.section("exchange"), base);
+    let streams = streams(root.section("streams"), market, listed);
     let config = Config {
         deadlines: deadlines(root.section("deadlines")),
         backoff: backoff(root.section("backoff")),
-        rotation_every: rotation(root.section("rotation")),
+        rotation: rotation(root.section("rotation")),
         tape: tape(root.section("tape")),
-        plans: plans(root, streams.as_ref().map(|streams| &*streams.symbols)),
+        plans: plans(root, streams.as_ref()),
         store_path: path_of(root.section("store"), "path", STORE_PATH, base),
         recorder_dir: path_of(root.section("recorder"), "dir", "", base),
         signals: signals(root.section("signals"), &mut warnings),

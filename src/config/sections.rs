@@ -3,19 +3,28 @@
 use super::document::{REQUIRED, Section};
 use super::plan::{Condition, LANGUAGE};
 use super::rules::{self, Plain, or_off, span, text, whole};
+use super::streams::ALL;
 use super::*;
 use crate::wire::names::{SYMBOL_BYTES_MAX, SYMBOLS_MAX};
 use std::path::Path;
 
-pub(super) fn streams(section: Section<'_, '_>, market: Market) -> Option<Streams> {
+/// `listed`: there is an address that the venue's list of symbols can be had from.
+pub(super) fn streams(section: Section<'_, '_>, market: Market, listed: bool) -> Option<Streams> {
     let mut streams = Streams::of(Vec::new(), market);
-    let symbols = section.list("symbols", &symbol());
+    let chosen = section.list("symbols", &chosen());
     if !section.has("symbols") {
         section.complain("symbols", format!("a list of the venue's upper-case symbols {REQUIRED}"));
     }
-    if symbols.as_ref().is_some_and(|symbols| !(1..=SYMBOLS_MAX).contains(&symbols.len())) {
-        section.complain("symbols", format!("1 to {SYMBOLS_MAX} symbols"));
+    if chosen.as_ref().is_some_and(|chosen| !(1..=SYMBOLS_MAX).contains(&chosen.len())) {
+        section.complain("symbols", format!("1 to {SYMBOLS_MAX} symbols or patterns"));
     }
+    let by_pattern = |chosen: &Vec<Chosen>| chosen.iter().any(|entry| matches!(entry, Chosen::By(_)));
+    if !listed && chosen.as_ref().is_some_and(by_pattern) {
+        let words =
+            "exact names alone, or exchange.custom.rest as well: patterns choose from the list the exchange gives";
+        section.complain("symbols", words);
+    }
+    section.set("symbols_max", &mut streams.symbols_max, &whole(1, 2_000));
     section.set("agg_trade", &mut streams.agg_trade, &rules::switch());
     section.set("mark_price", &mut streams.mark_price, &rules::switch());
     if market == Market::Spot && streams.mark_price {
@@ -32,17 +41,31 @@ pub(super) fn streams(section: Section<'_, '_>, market: Market) -> Option<Stream
         section.complain_of_it("at least one stream: agg_trade, mark_price or klines");
     }
     section.close();
-    streams.symbols = symbols?;
+    for entry in chosen? {
+        match entry {
+            Chosen::Name(name) => streams.symbols.push(name),
+            Chosen::By(pattern) => streams.patterns.push(pattern),
+        }
+    }
     Some(streams)
 }
 
-/// The venue's name of a symbol. Letters beyond ASCII are allowed: the venue lists such symbols.
-fn symbol() -> rules::Rule<String> {
-    text("a symbol as the venue writes it, in upper case, such as \"BTCUSDT\"", |name| {
+/// One entry of `streams.symbols`.
+#[derive(PartialEq)]
+enum Chosen {
+    Name(String),
+    By(Pattern),
+}
+
+/// The venue's name of a symbol, or a pattern of names. Letters beyond ASCII are allowed: the venue lists such symbols.
+fn chosen() -> rules::Rule<Chosen> {
+    let expected = "a symbol as the venue writes it, in upper case, such as \"BTCUSDT\", or a pattern such as \"*USDT\" or \"all\"";
+    text(expected, |name| {
         let fits = (1..=SYMBOL_BYTES_MAX).contains(&name.len());
-        let ascii = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || matches!(c, '_' | '-' | '.');
+        let ascii = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || matches!(c, '_' | '-' | '.' | '*');
         let beyond = |c: char| !c.is_ascii() && c.is_alphanumeric() && !c.is_lowercase();
-        (fits && name.chars().all(|c| ascii(c) || beyond(c))).then(|| name.to_owned())
+        let fits = name == ALL || (fits && name.chars().all(|c| ascii(c) || beyond(c)));
+        fits.then(|| Pattern::parse(name).map_or_else(|| Chosen::Name(name.to_owned()), Chosen::By))
     })
 }
 
@@ -65,6 +88,9 @@ pub(super) fn deadlines(section: Section<'_, '_>) -> Deadlines {
     section.set("ack", &mut d.ack, &rule);
     section.set("first_data", &mut d.first_data, &rule);
     section.set("stale", &mut d.stale, &rule);
+    d.stale_agg_trade = section.read("stale_agg_trade", &rule);
+    d.stale_mark_price = section.read("stale_mark_price", &rule);
+    d.stale_kline = section.read("stale_kline", &rule);
     section.set("ping_after", &mut d.ping_after, &rule);
     section.set("pong", &mut d.pong, &rule);
     section.set("rest", &mut d.rest, &rule);
@@ -88,11 +114,17 @@ pub(super) fn backoff(section: Section<'_, '_>) -> Backoff {
     backoff
 }
 
-pub(super) fn rotation(section: Section<'_, '_>) -> Span {
-    let mut every = ROTATION_EVERY;
-    section.set("every", &mut every, &rules::span_or_never(Span::from_ms(100), HOUR.times(24)));
+pub(super) fn rotation(section: Section<'_, '_>) -> Rotation {
+    let day = HOUR.times(24);
+    let at = section.read("at", &text("a time of day UTC, hours and minutes, such as \"04:00\"", TimeOfDay::parse));
+    let written = section.read("every", &rules::span_or_never(Span::from_ms(100), day));
+    // A shorter age would end a connection before its time of day, and again at it.
+    if at.is_some() && written.is_some_and(|every| every != day) {
+        section.complain("every", format!("\"{}\" or nothing beside rotation.at", rules::exact(day)));
+    }
     section.close();
-    every
+    let default = if at.is_some() { day } else { Rotation::default().every };
+    Rotation { every: written.unwrap_or(default), at }
 }
 
 pub(super) fn tape(section: Section<'_, '_>) -> TapeLimits {
@@ -104,7 +136,7 @@ pub(super) fn tape(section: Section<'_, '_>) -> TapeLimits {
     tape
 }
 
-pub(super) fn plans(root: &Section<'_, '_>, symbols: Option<&[String]>) -> Vec<Plan> {
+pub(super) fn plans(root: &Section<'_, '_>, streams: Option<&Streams>) -> Vec<Plan> {
     let mut plans: Vec<Plan> = Vec::new();
     for section in root.sections("plan") {
         let name = section.require("name", &rules::label("a name of 1 to 64 bytes"));
@@ -113,8 +145,8 @@ pub(super) fn plans(root: &Section<'_, '_>, symbols: Option<&[String]>) -> Vec<P
         if !section.has("when") || when.as_ref().is_some_and(Vec::is_empty) {
             section.complain("when", format!("a list of at least one condition {REQUIRED}"));
         }
-        if let (Some(symbol), Some(symbols)) = (&symbol, symbols)
-            && !symbols.contains(symbol)
+        if let (Some(symbol), Some(streams)) = (&symbol, streams)
+            && !streams.want(symbol)
         {
             section.complain("symbol", "one of streams.symbols");
         }

@@ -12,6 +12,16 @@ impl Config {
     ///
     /// There is no secret in a configuration, except that the path of a webhook often is one: it shows as `***`.
     pub fn to_toml(&self) -> String {
+        self.page().text
+    }
+
+    /// Every `section.key` with its value as [`to_toml`](Self::to_toml) shows it, in that order; of a section that can
+    /// stand several times, each time.
+    pub(super) fn listing(&self) -> Vec<(String, String)> {
+        self.page().keys
+    }
+
+    fn page(&self) -> Page {
         let mut page = Page::default();
         self.show_exchange(&mut page);
         self.show_streams(&mut page);
@@ -19,7 +29,7 @@ impl Config {
         self.show_parts(&mut page);
         self.show_trading(&mut page);
         self.show_process(&mut page);
-        page.text
+        page
     }
 
     fn show_exchange(&self, page: &mut Page) {
@@ -51,7 +61,9 @@ impl Config {
     fn show_streams(&self, page: &mut Page) {
         let streams = &self.streams;
         page.section("streams");
-        page.key("symbols", list(streams.symbols.iter().map(quoted)));
+        let patterns = streams.patterns.iter().map(quoted);
+        page.key("symbols", list(streams.symbols.iter().map(quoted).chain(patterns)));
+        page.key("symbols_max", streams.symbols_max);
         page.key("agg_trade", streams.agg_trade);
         page.key("mark_price", streams.mark_price);
         page.key("klines", list(streams.klines.iter().map(|interval: &Interval| quoted(interval))));
@@ -71,6 +83,13 @@ impl Config {
         page.span("ack", d.ack);
         page.span("first_data", d.first_data);
         page.span("stale", d.stale);
+        for (name, own) in [
+            ("stale_agg_trade", d.stale_agg_trade),
+            ("stale_mark_price", d.stale_mark_price),
+            ("stale_kline", d.stale_kline),
+        ] {
+            page.optional(name, own.map(|span| quoted(exact(span))));
+        }
         page.span("ping_after", d.ping_after);
         page.span("pong", d.pong);
         page.span("rest", d.rest);
@@ -79,7 +98,8 @@ impl Config {
         page.span("min", self.backoff.min);
         page.span("max", self.backoff.max);
         page.section("rotation");
-        page.span("every", self.rotation_every);
+        page.span("every", self.rotation.every);
+        page.optional("at", self.rotation.at.map(quoted));
     }
 
     fn show_parts(&self, page: &mut Page) {
@@ -147,16 +167,23 @@ impl Config {
 #[derive(Default)]
 struct Page {
     text: String,
+    /// The section that is being written, as complaints name it.
+    section: String,
+    /// `section.key` and value of what was written.
+    keys: Vec<(String, String)>,
 }
 
 impl Page {
     fn section(&mut self, name: &str) {
         let gap = if self.text.is_empty() { "" } else { "\n" };
         self.line(format_args!("{gap}[{name}]"));
+        self.section = name.trim_matches(['[', ']']).to_owned();
     }
 
     fn key(&mut self, name: &str, value: impl Display) {
+        let value = value.to_string();
         self.line(format_args!("{name} = {value}"));
+        self.keys.push((format!("{}.{name}", self.section), value));
     }
 
     fn span(&mut self, name: &str, value: Span) {

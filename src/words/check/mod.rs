@@ -160,7 +160,7 @@ fn endpoint(name: &'static str, url: &Url, of_exchange: bool) -> Endpoint {
 /// One stream of the first symbol, asked for as the running process asks. The mark price comes every second whether
 /// anybody trades or not.
 fn market(config: &Config, tls: &Arc<ClientConfig>, now: Instant) -> Way {
-    let symbols = Symbols::new(config.streams.symbols.first().map(String::as_str));
+    let symbols = Symbols::new([config.streams.symbols.first().map_or(ANY_SYMBOL, String::as_str)]);
     let kind = match config.exchange.market {
         Market::Usdm => StreamKind::MarkPrice,
         Market::Spot => StreamKind::AggTrade,
@@ -179,6 +179,9 @@ fn market(config: &Config, tls: &Arc<ClientConfig>, now: Instant) -> Way {
     let session = session(config, &config.exchange.market_ws, target, tls, now);
     Way::Socket(Box::new(Probe::new(session, Some(question), now)))
 }
+
+/// What is asked for where patterns choose the symbols: every market of the venue has it.
+const ANY_SYMBOL: &str = "BTCUSDT";
 
 fn session(config: &Config, url: &Url, target: String, tls: &Arc<ClientConfig>, now: Instant) -> Session {
     let settings = Settings {
