@@ -186,6 +186,13 @@ pub enum Note {
         /// The connection.
         connection: Rc<str>,
     },
+    /// The operator's choice of symbols was read again.
+    Reloaded {
+        /// Symbols that were not wanted before.
+        added: usize,
+        /// Symbols that are not wanted any more.
+        removed: usize,
+    },
     /// A clean stop begins.
     Stopping,
 }
@@ -213,6 +220,7 @@ impl Note {
             | Self::AllLive { .. }
             | Self::StreamQuiet { .. }
             | Self::HolesClosed { .. }
+            | Self::Reloaded { .. }
             | Self::Stopping => Level::Info,
             Self::StreamLive { .. } => Level::Debug,
         }
@@ -292,6 +300,8 @@ impl fmt::Display for Note {
             }
             Self::HolesClosed { symbol } => write!(f, "{symbol}: no trade is missing any more"),
             Self::Shutdown { connection } => write!(f, "{connection}: the venue announces that it will close it"),
+            Self::Reloaded { added: 0, removed: 0 } => f.write_str("reloaded: the same symbols"),
+            Self::Reloaded { added, removed } => write!(f, "reloaded: {added} symbols added, {removed} removed"),
             Self::Stopping => f.write_str("stopping"),
         }
     }

@@ -19,7 +19,7 @@ mod report;
 pub use port::{Command, Event, Job, JobId, Reply, SessionId};
 pub use report::symbol as symbol_report;
 
-use crate::config::Config;
+use crate::config::{Config, Streams};
 use crate::market::feed::{Canary, Context, Feed};
 use crate::market::{Market, layout};
 use crate::net::{Request, State};
@@ -48,6 +48,8 @@ struct Lookup {
 
 /// The process, without its shell.
 pub struct Engine {
+    /// What the operator wants to be subscribed to.
+    wanted: Streams,
     feed: Feed,
     market: Market,
     notes: Notes,
@@ -83,6 +85,7 @@ impl Engine {
         let feed = Feed::new(config, tls, &symbols, seed, canary, now.mono);
         let sessions = feed.connections().len();
         Self {
+            wanted: config.streams.clone(),
             feed,
             market: Market::new(symbols, &layout::kinds(config), config.tape),
             notes: Notes::default(),
@@ -114,6 +117,7 @@ impl Engine {
             }
             Event::Reply(job, reply) => self.on_reply(job, reply, now),
             Event::Timeout => self.on_timeout(now),
+            Event::Reload(streams) => self.on_reload(*streams, now),
             Event::Stop => self.on_stop(now),
         }
         self.obey_requests(now);
@@ -146,6 +150,16 @@ impl Engine {
             self.exited = true;
             self.commands.push_back(Command::Exit);
         }
+    }
+
+    fn on_reload(&mut self, wanted: Streams, now: Now) {
+        if self.stopping.is_some() {
+            return;
+        }
+        let beyond = |these: &Streams, those: &Streams| these.symbols.iter().filter(|name| !those.want(name)).count();
+        let (added, removed) = (beyond(&wanted, &self.wanted), beyond(&self.wanted, &wanted));
+        self.wanted = wanted;
+        self.notes.push(now.mono, now.utc(), Note::Reloaded { added, removed });
     }
 
     fn on_stop(&mut self, now: Now) {
@@ -259,6 +273,11 @@ impl Engine {
         if let Some(session) = self.feed.session_mut(session.index()) {
             session.transmitted(n);
         }
+    }
+
+    /// What the operator wants to be subscribed to: what the configuration said at the start, or said last.
+    pub fn wanted(&self) -> &Streams {
+        &self.wanted
     }
 
     /// The connections and streams.

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
+use crate::config::Streams;
 use crate::time::Instant;
 
 /// One connection's slot. The slot outlives the sockets that serve it one after another.
@@ -35,6 +36,8 @@ pub enum Event {
     Reply(JobId, Reply),
     /// Time has passed. Free when nothing is due.
     Timeout,
+    /// The operator wants these symbols from now on; everything else in it is as it was.
+    Reload(Box<Streams>),
     /// The operator wants a clean stop.
     Stop,
 }

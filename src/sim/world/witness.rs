@@ -160,6 +160,7 @@ impl Witness {
             | Note::HoleOpened { .. }
             | Note::HolesClosed { .. }
             | Note::Shutdown { .. }
+            | Note::Reloaded { .. }
             | Note::Stopping => {}
         }
     }

@@ -132,7 +132,7 @@ impl Driver {
                 Some(Event::Eof(_)) => self.tell(at, Input::Ended(None)),
                 Some(Event::Failed(_, kind)) => self.tell(at, Input::Ended(Some(kind))),
                 // Not a socket's.
-                Some(Event::Reply(..) | Event::Timeout | Event::Stop) | None => {}
+                Some(Event::Reply(..) | Event::Timeout | Event::Reload(_) | Event::Stop) | None => {}
             }
         }
         while let Some(session) = self.reactor.next_writable() {
