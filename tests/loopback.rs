@@ -59,7 +59,7 @@ impl Process {
     fn start(config: Config, resolve: Resolve) -> Self {
         let (tell, told) = mpsc::channel();
         let thread = thread::spawn(move || {
-            let shell = Shell::start(&config, 1, resolve, LOGGER.clone()).unwrap();
+            let shell = Shell::start(&config, 1, resolve, None, LOGGER.clone()).unwrap();
             tell.send((shell.http_address(), shell.stopper())).unwrap();
             let finished = shell.run(None, |_, _| {}).unwrap();
             (finished.status, finished.engine.into_market(), finished.clean)

@@ -11,6 +11,7 @@ pub mod metrics;
 pub mod pin;
 pub mod printer;
 pub mod reactor;
+pub mod reload;
 pub mod run;
 #[cfg(test)]
 mod sample;

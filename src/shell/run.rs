@@ -8,6 +8,7 @@ use super::http::{self, Publisher, Server};
 use super::logger::Logger;
 use super::pin;
 use super::reactor::Reactor;
+use super::reload::{Reload, Reloader};
 use super::signals::Signals;
 use super::watchdog::{self, Beat, Gauge, Limits, Stage};
 use super::workers::{Resolve, Workers};
@@ -56,6 +57,7 @@ pub struct Shell {
     publisher: Publisher,
     server: Server,
     signals: Signals,
+    reloader: Reloader,
     stopper: Stopper,
     logger: Logger,
     busy: bool,
@@ -92,11 +94,18 @@ pub struct Finished {
 }
 
 impl Shell {
-    /// Gets hold of sockets, threads and handlers. `seed` decides the engine's jitter, `resolve` looks names up.
+    /// Gets hold of sockets, threads and handlers. `seed` decides the engine's jitter, `resolve` looks names up, `reload`
+    /// reads the configuration again on SIGHUP; without it a SIGHUP changes nothing.
     ///
     /// # Errors
     /// Names what could not be had: the HTTP address above all.
-    pub fn start(config: &Config, seed: u64, resolve: Resolve, logger: Logger) -> Result<Self, StartError> {
+    pub fn start(
+        config: &Config,
+        seed: u64,
+        resolve: Resolve,
+        reload: Option<Reload>,
+        logger: Logger,
+    ) -> Result<Self, StartError> {
         let clock = SystemClock::start();
         let tls = feed::tls_for(config).map_err(|error| StartError(format!("exchange.custom.ca_file: {error}")))?;
         let engine = Engine::new(config, tls, seed, clock.now());
@@ -108,6 +117,7 @@ impl Shell {
         let (server, publisher) = http::start(config.http_listen, initial, gauge.clone(), clock, waker.clone())
             .map_err(|error| StartError(format!("http.listen: {error}")))?;
         let workers = Workers::start(clock, waker.clone(), resolve).map_err(StartError::of("workers"))?;
+        let reloader = Reloader::start(config.clone(), reload, waker.clone()).map_err(StartError::of("reload"))?;
         let signals = Signals::install(waker.clone()).map_err(StartError::of("signals"))?;
         Ok(Self {
             engine,
@@ -119,6 +129,7 @@ impl Shell {
             publisher,
             server,
             signals,
+            reloader,
             stopper: Stopper { stop: Arc::default(), waker },
             logger,
             busy: config.runtime.busy_poll,
@@ -212,6 +223,13 @@ impl Shell {
         self.beat.stage(Stage::Replies);
         while let Some((id, reply)) = self.workers.next_reply(self.clock.mono()) {
             self.engine.handle(Event::Reply(id, reply), self.clock.now());
+            over |= self.obey();
+        }
+        if self.signals.take_reload() {
+            self.reloader.wish();
+        }
+        while let Some(streams) = self.reloader.next_streams() {
+            self.engine.handle(Event::Reload(streams), self.clock.now());
             over |= self.obey();
         }
         self.beat.stage(Stage::Timers);

@@ -78,7 +78,8 @@ fn demonstrate(args: &DemoArgs) -> Result<bool, String> {
         printer.flush(Span::from_ms(1_000));
         return Ok(true);
     };
-    let shell = Shell::start(&config, args.seed, system_resolver(), logger.clone()).map_err(|e| e.to_string())?;
+    let shell = Shell::start(&config, args.seed, system_resolver(), None, logger.clone());
+    let shell = shell.map_err(|e| e.to_string())?;
     let mut hello = String::new();
     writeln!(hello, "exchange  {} (built in; its own market, CA and books)", config.exchange.market_ws).ok();
     writeln!(hello, "page      http://{}/", shell.http_address()).ok();

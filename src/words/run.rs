@@ -1,13 +1,15 @@
 //! `run`: the edge process.
 
 use super::{FAILED, USAGE, closing, complain, print};
-use crate::config::{Config, TradingMode, parse_span};
+use crate::config::{Config, ConfigErrors, TradingMode, parse_span};
+use crate::shell::reload::Reload;
 use crate::shell::run::Shell;
 use crate::shell::workers::system_resolver;
 use crate::shell::{logger, run::Finished};
 use crate::time::Span;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// What to run.
 #[derive(Debug, clap::Args)]
@@ -40,7 +42,7 @@ pub fn run(args: RunArgs) -> ExitCode {
         complain("--live: expected only with trading.mode = \"live\"");
         return ExitCode::from(USAGE);
     }
-    match process(&config, args.duration) {
+    match process(&config, &args.config, args.duration) {
         Ok(finished) => {
             let code = print(&closing::statistics(&finished.status));
             if finished.clean { code } else { ExitCode::from(FAILED) }
@@ -52,9 +54,9 @@ pub fn run(args: RunArgs) -> ExitCode {
     }
 }
 
-fn process(config: &Config, duration: Option<Span>) -> Result<Finished, String> {
+fn process(config: &Config, file: &Path, duration: Option<Span>) -> Result<Finished, String> {
     let logger = logger::start(&config.log_filter).map_err(|error| format!("log: {error}"))?;
-    let shell = Shell::start(config, fastrand::u64(..), system_resolver(), logger.clone());
+    let shell = Shell::start(config, fastrand::u64(..), system_resolver(), Some(again(file)), logger.clone());
     let shell = shell.map_err(|error| error.to_string())?;
     log::info!(
         "binance-edge {} on {} ({:?}, {:?}), page at http://{}/",
@@ -70,6 +72,13 @@ fn process(config: &Config, duration: Option<Span>) -> Result<Finished, String> 
     let finished = shell.run(duration, |_, _| {}).map_err(|error| error.to_string());
     logger.flush(Span::from_ms(300));
     finished
+}
+
+/// Reads the file again.
+fn again(file: &Path) -> Reload {
+    let file = file.to_owned();
+    let lines = |errors: ConfigErrors| errors.to_string().lines().map(str::to_owned).collect();
+    Arc::new(move || crate::config::load(&file).map_err(lines))
 }
 
 /// Parts that the configuration asks for and this version does not have: said once, at the start.
