@@ -123,7 +123,7 @@ fn config_shows_what_it_understood_or_everything_that_is_wrong() {
     std::fs::write(&file, "[streams]\nsymbols = [\"BTCUSDT\"]\n[signals]\nurl = \"ws://10.0.0.1:1\"").expect("written");
     let shown = run(&["config", "--config", path]);
     assert_eq!(shown.status.code(), Some(0));
-    assert!(out(&shown).contains("symbols = [\"BTCUSDT\"]\nagg_trade = true\n"), "{}", out(&shown));
+    assert!(out(&shown).contains("symbols = [\"BTCUSDT\"]\nsymbols_max = 600\nagg_trade = true\n"), "{}", out(&shown));
     assert_eq!(err(&shown), "signals.url: plain ws:// to a private address, the token travels unencrypted\n");
 
     std::fs::write(&file, "[streams]\nsymbols = [\"btc\"]\nleg = 2").expect("written");

@@ -20,7 +20,7 @@ const GRACE: Span = Span::from_ms(300);
 /// How an endpoint is tried.
 pub(super) enum Way {
     Socket(Box<Probe>),
-    Direct(Direct),
+    Direct(Box<Direct>),
 }
 
 /// Tries each endpoint once. Returns what became of them, in their order, when all are done, or `whole` is over.

@@ -198,11 +198,11 @@ fn session(config: &Config, url: &Url, target: String, tls: &Arc<ClientConfig>, 
 }
 
 fn direct(config: &Config, url: &Url, tls: &Arc<ClientConfig>, question: Option<http::Question>) -> Way {
-    Way::Direct(Direct {
+    Way::Direct(Box::new(Direct {
         host: url.host.clone(),
         port: url.port,
         tls: url.is_tls().then(|| Arc::clone(tls)),
         question,
         deadlines: config.deadlines.clone(),
-    })
+    }))
 }
