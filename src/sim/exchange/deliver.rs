@@ -12,7 +12,8 @@ use std::rc::Rc;
 impl Exchange {
     /// Sends a payload to everybody who listens, wrapped or not as they want it.
     pub(super) fn publish(&mut self, channel: usize, raw: &str, closing: bool) {
-        let badly = self.rules.threaten_frames(UtcMs(self.now));
+        // A frame that was kept back is still to come, even if the rule that did it is no more.
+        let badly = self.rules.threaten_frames(UtcMs(self.now)) || !self.channels[channel].held.is_empty();
         let (mut bare, mut wrapped): (Option<Rc<str>>, Option<Rc<str>>) = (None, None);
         for at in 0..self.channels[channel].listeners.len() {
             let conn = self.channels[channel].listeners[at];
