@@ -235,7 +235,7 @@ fn a_halted_symbol_does_not_trade_and_all_others_go_on_as_if_nothing_were() {
         let candles = of(&texts, "kline", "BTCUSDT");
         let halted: Vec<&Value> =
             candles.iter().filter(|c| (from + 1_000..until).contains(&c["E"].as_i64().unwrap())).collect();
-        assert!(halted.iter().all(|candle| closed(candle)) && halted.len() == 5, "closed by the clock, and no more");
+        assert!(halted.iter().all(closed) && halted.len() == 5, "closed by the clock, and no more");
         assert!(halted[1..].iter().all(|candle| candle["k"]["n"] == 0));
         let marked = of(&texts, "markPriceUpdate", "BTCUSDT");
         let within = marked.iter().filter(|mark| (from + 20..until).contains(&mark["E"].as_i64().unwrap())).count();
