@@ -182,6 +182,11 @@ fn who_sent_too_much_is_refused_for_two_minutes() {
     (0..16).for_each(|_| lenient.say(conn, r#"{"method":"LIST_SUBSCRIPTIONS","id":2}"#));
     assert_eq!(lenient.exchange.connections().count(), 0);
     lenient.open("/market/ws");
+    // Nor is there one when a connection is closed by hand.
+    let mut strict = World::futures();
+    let conn = strict.open("/market/ws");
+    strict.exchange.close(conn, 1008, "Too many requests");
+    strict.open("/market/ws");
 }
 
 #[test]

@@ -293,12 +293,9 @@ impl Exchange {
         self.config.limits = limits;
     }
 
-    /// Closes a connection with a close frame.
+    /// Closes a connection with a close frame. Done by hand, it brings no penalty with it.
     pub fn close(&mut self, conn: ConnId, code: u16, reason: &'static str) {
         if self.forget(conn) {
-            if (code, reason) == TOO_MANY_REQUESTS {
-                self.penalty_until = self.now.saturating_add(self.config.limits.penalty_ms);
-            }
             self.actions.push_back((conn, Action::Close { code, reason }));
         }
     }
@@ -341,7 +338,7 @@ impl Exchange {
             Due::Pong(conn) => self.miss_pong(conn),
             Due::End(conn) if self.config.end_by_cut => self.cut(conn),
             Due::End(conn) => self.close(conn, 1001, ""),
-            Due::Close(conn, code, reason) => self.close(conn, code, reason),
+            Due::Close(conn, code, reason) => self.close_and_punish(conn, code, reason),
             Due::Silence(conn) => self.fall_silent(conn),
             Due::Frame => self.play(),
             Due::Announce(grace_ms) => self.shut_down(grace_ms),
@@ -351,6 +348,14 @@ impl Exchange {
                 }
             }
         }
+    }
+
+    /// Closes a connection; if it is for too many requests, upgrades are refused for a while.
+    fn close_and_punish(&mut self, conn: ConnId, code: u16, reason: &'static str) {
+        if (code, reason) == TOO_MANY_REQUESTS && self.conns.contains_key(&conn) {
+            self.penalty_until = self.now.saturating_add(self.config.limits.penalty_ms);
+        }
+        self.close(conn, code, reason);
     }
 
     fn ping(&mut self, conn: ConnId) {
@@ -379,7 +384,7 @@ impl Exchange {
         }
         self.ledger.violation(now, Some(conn), Violation::TooManyMessages);
         let (code, reason) = TOO_MANY_REQUESTS;
-        self.close(conn, code, reason);
+        self.close_and_punish(conn, code, reason);
         false
     }
 
