@@ -1,6 +1,9 @@
 //! Stories about the simulated exchange: what it does to clients, and that its books are the truth.
 #![allow(clippy::unwrap_used)]
 
+#[path = "venue/harm.rs"]
+mod harm;
+
 use binance_edge::config::Market;
 use binance_edge::sim::exchange::*;
 use binance_edge::time::UtcMs;

@@ -3,10 +3,12 @@
 use super::faults::Harm;
 use super::ledger::Violation;
 use super::request::{self, Ask};
+use super::rules::{Form, Occasion};
 use super::text;
 use super::venue::ConnId;
-use super::{Due, Exchange, Reply};
+use super::{Due, Exchange, Reply, Subscription};
 use crate::time::UtcMs;
+use std::collections::BTreeSet;
 
 /// The request is over the limit of streams.
 #[derive(Debug)]
@@ -39,14 +41,17 @@ impl Exchange {
                 for stream in streams {
                     self.unlisten(conn, &stream);
                     if let Some(open) = self.conns.get_mut(&conn) {
-                        open.streams.retain(|name| *name != stream);
+                        open.streams.remove(&stream);
                     }
                 }
                 self.acknowledge(conn, "null", &id);
             }
             Ask::List => {
-                let names = self.conns.get(&conn).map_or(&[][..], |open| &open.streams);
-                let result = text::array(names.iter().map(|name| serde_json::Value::from(name.as_str()).to_string()));
+                let streams = self.conns.get(&conn).map(|open| &open.streams);
+                let mut names: Vec<_> = streams.into_iter().flatten().collect();
+                names.sort_by_key(|(_, subscription)| subscription.ordinal);
+                let names = names.into_iter().map(|(name, _)| serde_json::Value::from(name.as_str()).to_string());
+                let result = text::array(names);
                 self.acknowledge(conn, &result, &id);
             }
             Ask::SetCombined(combined) => {
@@ -66,49 +71,86 @@ impl Exchange {
         let Some(ordinal) = self.conns.get(&conn).map(|open| open.ordinal) else { return };
         let now = UtcMs(self.now);
         let all = streams.join(" ");
-        let closing = |harm: &Harm| matches!(harm, Harm::CloseOnSubscribe { .. });
-        if let Some((Harm::CloseOnSubscribe { code }, _)) = self.faults.strike(closing, &all, ordinal, now) {
+        if let Some((Harm::CloseOnSubscribe { code }, _)) = self.rules.strike(Occasion::Subscribe, &all, ordinal, now) {
+            let code = *code;
             self.close(conn, code, "");
             return;
         }
-        let refusing = |harm: &Harm| matches!(harm, Harm::AckError { .. });
-        if let Some((Harm::AckError { code, msg, bare }, _)) = self.faults.strike(refusing, &all, ordinal, now) {
-            let text = if bare { text::error_bare(code, msg) } else { text::error_with_id(code, msg, id) };
+        if let Some((Harm::AckError { code, msg, bare }, _)) =
+            self.rules.strike(Occasion::SubscribeError, &all, ordinal, now)
+        {
+            let text = if *bare { text::error_bare(*code, msg) } else { text::error_with_id(*code, msg, id) };
             self.reply(conn, text, None, &all);
             return;
         }
-        match self.subscribe(conn, streams) {
+        match self.subscribe(conn, streams, Form::Message) {
             Ok(()) => self.acknowledge_about(conn, "null", id, &all),
             Err(TooMany) => self.too_many_streams(conn, id),
         }
     }
 
-    /// Adds streams to a connection, all or none. Names nobody knows are as good as any.
-    pub(super) fn subscribe(&mut self, conn: ConnId, streams: Vec<String>) -> Result<(), TooMany> {
+    /// Adds streams to a connection, all or none. Names nobody knows are as good as any; what is subscribed already stays
+    /// as it is, unless a fault wants to be asked twice.
+    pub(super) fn subscribe(&mut self, conn: ConnId, streams: Vec<String>, form: Form) -> Result<(), TooMany> {
         let Some(open) = self.conns.get(&conn) else { return Ok(()) };
-        let (ordinal, mut have) = (open.ordinal, open.streams.len());
-        self.record(conn, |record| record.streams_asked += streams.len() as u64);
-        let mut new: Vec<String> = Vec::new();
-        for stream in streams {
-            let known = self.conns.get(&conn).is_some_and(|open| open.streams.contains(&stream));
-            if !known && !new.contains(&stream) {
-                have += 1;
-                new.push(stream);
-            }
-        }
-        if have > self.config.limits.streams {
+        let (ordinal, now) = (open.ordinal, UtcMs(self.now));
+        let asked = streams.len() as u64;
+        let mut seen = BTreeSet::new();
+        let (again, new): (Vec<String>, Vec<String>) = streams
+            .into_iter()
+            .filter(|stream| seen.insert(stream.clone()))
+            .partition(|stream| open.streams.contains_key(stream));
+        let too_many = open.streams.len() + new.len() > self.config.limits.streams;
+        self.record(conn, |record| record.streams_asked += asked);
+        if too_many {
             return Err(TooMany);
         }
+        for stream in again {
+            self.ask_again(conn, &stream);
+        }
+        let mut silences = BTreeSet::new();
         for stream in new {
-            let muted = self.faults.strike(|harm| *harm == Harm::Mute, &stream, ordinal, UtcMs(self.now));
-            if muted.is_none() {
-                self.listen(conn, &stream);
+            let mute = self.rules.mute(&stream, ordinal, form, now);
+            match &mute {
+                Some(mute) if mute.from <= now.0 => self.rules.fell_silent(mute, &stream, ordinal),
+                Some(mute) => {
+                    silences.insert(mute.from);
+                    self.listen(conn, &stream);
+                }
+                None => self.listen(conn, &stream),
             }
             if let Some(open) = self.conns.get_mut(&conn) {
-                open.streams.push(stream);
+                open.subscribed += 1;
+                open.streams.insert(stream, Subscription { ordinal: open.subscribed, mute });
             }
         }
+        for at in silences {
+            self.at(at, Due::Silence(conn));
+        }
         Ok(())
+    }
+
+    /// A subscription is asked for once more.
+    fn ask_again(&mut self, conn: ConnId, stream: &str) {
+        let Some(open) = self.conns.get_mut(&conn) else { return };
+        let Some(subscription) = open.streams.get_mut(stream) else { return };
+        if subscription.mute.take_if(|mute| mute.from <= self.now && mute.ends_when_asked_again()).is_some() {
+            self.listen(conn, stream);
+        }
+    }
+
+    /// The subscriptions whose time that is fall silent.
+    pub(super) fn fall_silent(&mut self, conn: ConnId) {
+        let Some(open) = self.conns.get(&conn) else { return };
+        let (ordinal, now) = (open.ordinal, self.now);
+        let silent = |(name, subscription): (&String, &Subscription)| {
+            let mute = subscription.mute.filter(|mute| mute.from == now)?;
+            Some((name.clone(), mute))
+        };
+        for (stream, mute) in open.streams.iter().filter_map(silent).collect::<Vec<_>>() {
+            self.unlisten(conn, &stream);
+            self.rules.fell_silent(&mute, &stream, ordinal);
+        }
     }
 
     /// Over the cap: an error, then the end; everything subscribed before is lost with it.
@@ -125,10 +167,10 @@ impl Exchange {
     fn acknowledge_about(&mut self, conn: ConnId, result: &str, id: &str, about: &str) {
         let Some(ordinal) = self.conns.get(&conn).map(|open| open.ordinal) else { return };
         let now = UtcMs(self.now);
-        if self.faults.strike(|harm| *harm == Harm::AckLost, about, ordinal, now).is_some() {
+        if self.rules.strike(Occasion::Ack, about, ordinal, now).is_some() {
             return;
         }
-        let wrong = self.faults.strike(|harm| *harm == Harm::AckWrongId, about, ordinal, now).is_some();
+        let wrong = self.rules.strike(Occasion::AckId, about, ordinal, now).is_some();
         self.reply(conn, text::reply(result, if wrong { "999999999" } else { id }), None, about);
     }
 
@@ -137,9 +179,8 @@ impl Exchange {
         let (least, most) = self.config.reply_delay_ms;
         let delay = self.rng.i64(least.max(0)..=most.max(least).max(0));
         let Some(ordinal) = self.conns.get(&conn).map(|open| open.ordinal) else { return };
-        let late = |harm: &Harm| matches!(harm, Harm::AckLate { .. });
-        let extra = match self.faults.strike(late, about, ordinal, UtcMs(self.now)) {
-            Some((Harm::AckLate { ms }, _)) => ms,
+        let extra = match self.rules.strike(Occasion::AckTime, about, ordinal, UtcMs(self.now)) {
+            Some((Harm::AckLate { ms }, _)) => *ms,
             _ => 0,
         };
         let Some(open) = self.conns.get_mut(&conn) else { return };

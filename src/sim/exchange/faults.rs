@@ -1,6 +1,7 @@
 //! What goes wrong at the exchange, on purpose: rules that say what, on which stream, on which connection, how often.
 
 use crate::time::UtcMs;
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
 /// What a rule does when it strikes.
@@ -29,8 +30,18 @@ pub enum Harm {
         /// Close code.
         code: u16,
     },
-    /// Decided at the subscription: acknowledged, and silent for as long as it lasts.
+    /// Decided at each subscription: acknowledged, and silent for as long as it lasts.
     Mute,
+    /// Once struck, a stream is ill: each of its subscriptions is acknowledged and silent, until it is cured or the rule
+    /// ends. `every` and `times` choose the streams that fall ill.
+    MuteUntil(Cure),
+    /// A subscription delivers, and falls silent so long after it was asked for. Then the stream is ill as above.
+    MuteAfter {
+        /// Good for this long.
+        ms: i64,
+        /// What helps.
+        cure: Cure,
+    },
     /// Decided at each frame: not delivered while the rule stands.
     Hush,
     /// Closing pushes of candles are not delivered.
@@ -56,6 +67,15 @@ pub enum Harm {
         /// `Retry-After` in seconds.
         retry_after_s: Option<u32>,
     },
+    /// Decided at the upgrade, whose target stands where the stream does: accepted, and closed later.
+    CloseAfter {
+        /// So long after it was accepted.
+        ms: i64,
+        /// Close code.
+        code: u16,
+        /// Close reason.
+        reason: &'static str,
+    },
     /// A REST request is answered like this instead. The path stands where the stream does, and no connection is named:
     /// a rule for some connections strikes none.
     RestAnswer {
@@ -78,6 +98,8 @@ impl Harm {
             Self::AckLate { .. } => "ack-late",
             Self::CloseOnSubscribe { .. } => "close-on-subscribe",
             Self::Mute => "stream-mute",
+            Self::MuteUntil(_) => "stream-mute-until",
+            Self::MuteAfter { .. } => "stream-mute-after",
             Self::Hush => "stream-hush",
             Self::DropClosing => "drop-closing",
             Self::Duplicate => "duplicate",
@@ -88,6 +110,7 @@ impl Harm {
             Self::ShuffledKeys => "shuffled-keys",
             Self::WithoutKeys(_) => "without-keys",
             Self::RefuseUpgrade { .. } => "refuse-upgrade",
+            Self::CloseAfter { .. } => "close-after",
             Self::RestAnswer { .. } => "rest-answer",
         }
     }
@@ -124,13 +147,34 @@ impl Harm {
     }
 }
 
+/// What brings a mute stream back: this and nothing else, so that a test can tell which step of a recovery helped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cure {
+    /// A SUBSCRIBE of the same name on the same connection, without an UNSUBSCRIBE before it. The real venue does nothing
+    /// at that; only this fault lets it help.
+    AskedAgain,
+    /// UNSUBSCRIBE, then SUBSCRIBE, on a connection on which it was silent.
+    AskedAfresh,
+    /// Any subscription on a connection accepted after the one on which the stream fell ill.
+    NewConnection,
+    /// Asked for in the URL instead of by a message, or the reverse: the other form than when it fell ill. A stream of the
+    /// URL may be asked for by a message on the same connection, after an UNSUBSCRIBE or without one.
+    OtherForm,
+    /// Nothing.
+    Never,
+    /// Nothing is remembered: each subscription is decided anew, as for [`Harm::Mute`].
+    DecidedAnew,
+}
+
 /// One rule.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fault {
     /// What it does.
     pub harm: Harm,
-    /// Strikes streams (or REST paths) that contain this; empty for all.
+    /// Strikes streams (or REST paths, or upgrade targets) that contain this; empty for all, if there are no `names`.
     pub stream: String,
+    /// Strikes streams of exactly these names. Empty for any name.
+    pub names: BTreeSet<String>,
     /// Strikes these connections, counted as they were accepted; the first is 1.
     pub connections: RangeInclusive<u64>,
     /// Strikes each `every`-th occasion; 1 for each.
@@ -149,6 +193,7 @@ impl Fault {
         Self {
             harm,
             stream: String::new(),
+            names: BTreeSet::new(),
             connections: 0..=u64::MAX,
             every: 1,
             times: u32::MAX,
@@ -160,6 +205,13 @@ impl Fault {
     /// On streams (or paths) that contain `part` only.
     pub fn on(mut self, part: &str) -> Self {
         part.clone_into(&mut self.stream);
+        self
+    }
+
+    /// On the streams of exactly these names, and on those that `on` names beside them. A request about several streams
+    /// is struck if one of them is meant.
+    pub fn streams(mut self, names: &[&str]) -> Self {
+        self.names = names.iter().map(|name| (*name).to_owned()).collect();
         self
     }
 
@@ -186,103 +238,16 @@ impl Fault {
         (self.from, self.until) = (from, until);
         self
     }
+
+    /// Is this place meant? `about` is a stream, several with blanks between them, a path or a target.
+    pub(super) fn is_about(&self, about: &str, connection: u64) -> bool {
+        let by_part = self.names.is_empty() || !self.stream.is_empty();
+        self.connections.contains(&connection)
+            && (by_part && about.contains(self.stream.as_str())
+                || !self.names.is_empty() && about.split(' ').any(|name| self.names.contains(name)))
+    }
 }
 
 /// Names a rule that was set, to take it back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct FaultId(u64);
-
-#[derive(Debug)]
-struct Rule {
-    id: FaultId,
-    fault: Fault,
-    occasions: u32,
-    strikes: u32,
-}
-
-/// The rules in force, with what they have counted.
-#[derive(Debug, Default)]
-pub struct Faults {
-    rules: Vec<Rule>,
-    next: u64,
-}
-
-impl Faults {
-    /// With these rules.
-    pub fn new(faults: Vec<Fault>) -> Self {
-        let mut all = Self::default();
-        for fault in faults {
-            all.add(fault);
-        }
-        all
-    }
-
-    /// Adds a rule.
-    pub fn add(&mut self, fault: Fault) -> FaultId {
-        self.next += 1;
-        let id = FaultId(self.next);
-        self.rules.push(Rule { id, fault, occasions: 0, strikes: 0 });
-        id
-    }
-
-    /// Takes a rule back.
-    pub fn remove(&mut self, id: FaultId) {
-        self.rules.retain(|rule| rule.id != id);
-    }
-
-    /// Takes all rules back.
-    pub fn clear(&mut self) {
-        self.rules.clear();
-    }
-
-    /// True if nothing can go wrong.
-    pub fn is_empty(&self) -> bool {
-        self.rules.is_empty()
-    }
-
-    /// The first rule of the wanted kind that strikes here and now. Each rule that fits counts the occasion.
-    pub fn strike(
-        &mut self,
-        wanted: impl Fn(&Harm) -> bool,
-        stream: &str,
-        connection: u64,
-        now: UtcMs,
-    ) -> Option<(Harm, u32)> {
-        let mut struck = None;
-        for rule in &mut self.rules {
-            let Fault { harm, stream: part, connections, every, times, from, until } = &rule.fault;
-            let fits = wanted(harm)
-                && stream.contains(part.as_str())
-                && connections.contains(&connection)
-                && (*from..*until).contains(&now)
-                && rule.strikes < *times;
-            if !fits {
-                continue;
-            }
-            rule.occasions += 1;
-            if rule.occasions.is_multiple_of(*every) && struck.is_none() {
-                rule.strikes += 1;
-                struck = Some((harm.clone(), rule.strikes));
-            }
-        }
-        struck
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_rule_strikes_where_when_and_as_often_as_it_says() {
-        let rule = Fault::new(Harm::Skip).on("@aggTrade").connections(2..=3).every(2).times(2);
-        let mut faults = Faults::new(vec![rule]);
-        let mut strike = |stream: &str, connection| {
-            faults.strike(|harm| *harm == Harm::Skip, stream, connection, UtcMs(0)).is_some()
-        };
-        assert!(!strike("btcusdt@aggTrade", 1));
-        assert!(!strike("btcusdt@kline_1m", 2));
-        let struck: Vec<bool> = (0..8).map(|_| strike("btcusdt@aggTrade", 2)).collect();
-        assert_eq!(struck, [false, true, false, true, false, false, false, false]);
-    }
-}
+pub struct FaultId(pub(super) u64);

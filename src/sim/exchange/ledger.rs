@@ -75,6 +75,8 @@ pub struct Ledger {
     pub attempts: u64,
     /// Upgrades refused.
     pub refused: u64,
+    /// Those of them that came within the penalty after a 1008 "Too many requests".
+    pub penalized: u64,
     /// REST requests.
     pub rest_requests: u64,
     /// Most REST weight used in one minute.

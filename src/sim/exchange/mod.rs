@@ -1,12 +1,14 @@
 //! The exchange as a whole: connections, their clocks and their ends. A pure state machine over virtual time.
 //!
-//! Market data is in [`push`], control messages in [`control`], REST in [`rest`].
+//! Upgrades are in `upgrade`, market data in [`push`] and `deliver`, control messages in [`control`], REST in [`rest`].
 
 pub mod books;
 pub mod candles;
 pub mod control;
+mod deliver;
 pub mod faults;
 pub mod fields;
+pub mod halts;
 pub mod info;
 pub mod ledger;
 pub mod number;
@@ -14,13 +16,16 @@ pub mod playback;
 pub mod push;
 pub mod request;
 pub mod rest;
+mod rules;
 pub mod setup;
 pub mod text;
 pub mod tides;
+mod upgrade;
 pub mod venue;
 
 pub use books::Books;
-pub use faults::{Fault, FaultId, Harm};
+pub use faults::{Cure, Fault, FaultId, Harm};
+pub use halts::Halt;
 pub use ledger::Ledger;
 pub use playback::RecordedFrame;
 pub use setup::{Contract, ExchangeConfig, Limits, Listing, Source};
@@ -28,16 +33,19 @@ pub use venue::{Action, ConnId, Refusal, RestAnswer, RestRequest};
 
 use crate::config::Market;
 use crate::time::UtcMs;
-use faults::Faults;
 use ledger::{ConnectionRecord, Violation};
 use playback::Playback;
 use push::{Channel, Watch};
 use request::Root;
 use rest::Weights;
+use rules::{Mute, Rules};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::rc::Rc;
 use tides::{Fill, Tide};
+
+/// How a connection ends that sent too much. A penalty follows.
+const TOO_MANY_REQUESTS: (u16, &str) = (1008, "Too many requests");
 
 /// Something the exchange will do by itself. Entries that turn out to be moot are passed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,6 +66,10 @@ enum Due {
     Pong(ConnId),
     /// The end of a connection's life.
     End(ConnId),
+    /// An end with this code and reason.
+    Close(ConnId, u16, &'static str),
+    /// Subscriptions of a connection fall silent.
+    Silence(ConnId),
     /// The next recorded frame.
     Frame,
     /// The planned shutdown is announced, with this grace.
@@ -75,6 +87,15 @@ struct Reply {
     close: Option<(u16, &'static str)>,
 }
 
+/// One stream of a connection.
+#[derive(Debug)]
+struct Subscription {
+    /// Counted as they were asked for.
+    ordinal: u64,
+    /// Silent, or going to be.
+    mute: Option<Mute>,
+}
+
 /// One open connection.
 #[derive(Debug)]
 struct Conn {
@@ -82,8 +103,10 @@ struct Conn {
     ordinal: u64,
     root: Root,
     combined: bool,
-    /// Names as asked for, in that order.
-    streams: Vec<String>,
+    /// By name as asked for.
+    streams: BTreeMap<String, Subscription>,
+    /// How many were asked for so far.
+    subscribed: u64,
     replies: VecDeque<Reply>,
     /// Open pings: payload and when sent.
     pings: VecDeque<(String, i64)>,
@@ -104,12 +127,14 @@ pub struct Exchange {
     conns: BTreeMap<ConnId, Conn>,
     actions: VecDeque<(ConnId, Action)>,
     ledger: Ledger,
-    faults: Faults,
+    rules: Rules,
     /// Delays and jitter; never the market, which has generators of its own.
     rng: fastrand::Rng,
     playback: Option<Playback>,
     weights: Weights,
     attempts: VecDeque<i64>,
+    /// Until when upgrades are refused, after somebody sent too much.
+    penalty_until: i64,
     accepted: u64,
     /// Room for the fills of one order.
     fills: Vec<Fill>,
@@ -118,7 +143,7 @@ pub struct Exchange {
 impl Exchange {
     /// An exchange that opens at `utc`, with the past of its warm-up.
     pub fn new(mut config: ExchangeConfig, utc: UtcMs) -> Self {
-        let faults = Faults::new(std::mem::take(&mut config.faults));
+        let rules = Rules::new(std::mem::take(&mut config.faults));
         let mut exchange = Self {
             now: utc.0,
             due: BinaryHeap::new(),
@@ -131,11 +156,12 @@ impl Exchange {
             conns: BTreeMap::new(),
             actions: VecDeque::new(),
             ledger: Ledger::default(),
-            faults,
+            rules,
             rng: fastrand::Rng::with_seed(tides::seed_of(config.seed, "delays")),
             playback: None,
             weights: Weights::default(),
             attempts: VecDeque::new(),
+            penalty_until: i64::MIN,
             accepted: 0,
             fills: Vec::new(),
             config,
@@ -151,64 +177,6 @@ impl Exchange {
         }
         exchange.advance(utc);
         exchange
-    }
-
-    /// A client asks to upgrade; `target` is the request target with its query, `/market/stream?streams=a/b`.
-    ///
-    /// # Errors
-    /// [`Refusal`] with the HTTP status.
-    pub fn open(&mut self, target: &str, utc: UtcMs) -> Result<ConnId, Refusal> {
-        self.advance(utc);
-        self.ledger.attempts += 1;
-        let opened = self.try_open(target);
-        if opened.is_err() {
-            self.ledger.refused += 1;
-        }
-        opened
-    }
-
-    fn try_open(&mut self, target: &str) -> Result<ConnId, Refusal> {
-        let refuse = |status| Refusal { status, retry_after_s: None };
-        let limits = self.config.limits;
-        self.attempts.push_back(self.now);
-        while self.attempts.front().is_some_and(|at| *at <= self.now - limits.attempts_window_ms) {
-            self.attempts.pop_front();
-        }
-        if self.attempts.len() > limits.attempts {
-            self.ledger.violation(UtcMs(self.now), None, Violation::TooManyAttempts);
-            let first = self.attempts.front().copied().unwrap_or(self.now);
-            let wait_s = (first + limits.attempts_window_ms - self.now + 999) / 1000;
-            return Err(Refusal { status: 429, retry_after_s: u32::try_from(wait_s).ok() });
-        }
-        let ordinal = self.accepted + 1;
-        let refusal = |harm: &Harm| matches!(harm, Harm::RefuseUpgrade { .. });
-        if let Some((Harm::RefuseUpgrade { status, retry_after_s }, _)) =
-            self.faults.strike(refusal, target, ordinal, UtcMs(self.now))
-        {
-            return Err(Refusal { status, retry_after_s });
-        }
-        if target.len() > limits.target_bytes {
-            self.ledger.violation(UtcMs(self.now), None, Violation::BadTarget);
-            return Err(refuse(414));
-        }
-        let Some(read) = request::target(target, self.config.market) else {
-            self.ledger.violation(UtcMs(self.now), None, Violation::BadTarget);
-            return Err(refuse(404));
-        };
-        self.accepted = ordinal;
-        let id = ConnId(ordinal);
-        self.ledger.connections.entry(id).or_default().opened = UtcMs(self.now);
-        let (root, combined) = (read.root, read.combined);
-        let conn =
-            Conn { ordinal, root, combined, streams: Vec::new(), replies: VecDeque::new(), pings: VecDeque::new() };
-        self.conns.insert(id, conn);
-        self.later(limits.ping_every_ms, Due::Ping(id));
-        self.later(limits.lifetime_ms, Due::End(id));
-        // Names in a listenKey's place are no streams.
-        if root != Root::Private && self.subscribe(id, read.streams).is_err() {
-            self.too_many_streams(id, "null");
-        }
-        Ok(id)
     }
 
     /// A text message of a client; `wire_bytes` is its frame's size with header and mask.
@@ -307,17 +275,17 @@ impl Exchange {
 
     /// Something goes wrong from now on.
     pub fn set_fault(&mut self, fault: Fault) -> FaultId {
-        self.faults.add(fault)
+        self.rules.add(fault)
     }
 
     /// It goes right again.
     pub fn clear_fault(&mut self, fault: FaultId) {
-        self.faults.remove(fault);
+        self.rules.remove(fault);
     }
 
     /// Everything goes right again.
     pub fn clear_faults(&mut self) {
-        self.faults.clear();
+        self.rules.clear();
     }
 
     /// Changes the limits; open connections keep the timers they have.
@@ -325,7 +293,7 @@ impl Exchange {
         self.config.limits = limits;
     }
 
-    /// Closes a connection with a close frame.
+    /// Closes a connection with a close frame. Done by hand, it brings no penalty with it.
     pub fn close(&mut self, conn: ConnId, code: u16, reason: &'static str) {
         if self.forget(conn) {
             self.actions.push_back((conn, Action::Close { code, reason }));
@@ -370,6 +338,8 @@ impl Exchange {
             Due::Pong(conn) => self.miss_pong(conn),
             Due::End(conn) if self.config.end_by_cut => self.cut(conn),
             Due::End(conn) => self.close(conn, 1001, ""),
+            Due::Close(conn, code, reason) => self.close_and_punish(conn, code, reason),
+            Due::Silence(conn) => self.fall_silent(conn),
             Due::Frame => self.play(),
             Due::Announce(grace_ms) => self.shut_down(grace_ms),
             Due::Shutdown => {
@@ -378,6 +348,14 @@ impl Exchange {
                 }
             }
         }
+    }
+
+    /// Closes a connection; if it is for too many requests, upgrades are refused for a while.
+    fn close_and_punish(&mut self, conn: ConnId, code: u16, reason: &'static str) {
+        if (code, reason) == TOO_MANY_REQUESTS && self.conns.contains_key(&conn) {
+            self.penalty_until = self.now.saturating_add(self.config.limits.penalty_ms);
+        }
+        self.close(conn, code, reason);
     }
 
     fn ping(&mut self, conn: ConnId) {
@@ -405,7 +383,8 @@ impl Exchange {
             return true;
         }
         self.ledger.violation(now, Some(conn), Violation::TooManyMessages);
-        self.close(conn, 1008, "Too many requests");
+        let (code, reason) = TOO_MANY_REQUESTS;
+        self.close_and_punish(conn, code, reason);
         false
     }
 
@@ -418,7 +397,7 @@ impl Exchange {
     /// Drops a connection with its subscriptions. False if there was none.
     fn forget(&mut self, conn: ConnId) -> bool {
         let Some(gone) = self.conns.remove(&conn) else { return false };
-        for stream in &gone.streams {
+        for stream in gone.streams.keys() {
             self.unlisten(conn, stream);
         }
         let now = UtcMs(self.now);

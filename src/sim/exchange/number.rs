@@ -34,17 +34,30 @@ impl From<Wide> for Units {
 }
 
 impl std::fmt::Display for Number {
+    /// Digit by digit: a format string with a width takes several times as long, and frames are mostly numbers.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        const ONE: u64 = 100_000_000;
-        let sign = if self.units < 0 { "-" } else { "" };
-        let magnitude = self.units.unsigned_abs();
-        let (whole, fraction) = match u64::try_from(magnitude) {
-            Ok(small) => (u128::from(small / ONE), small % ONE),
-            Err(_) => (magnitude / u128::from(ONE), (magnitude % u128::from(ONE)) as u64),
-        };
-        let width = usize::from(self.decimals);
-        let fraction = fraction / 10_u64.pow(u32::from(EIGHT - self.decimals));
-        if width == 0 { write!(f, "{sign}{whole}") } else { write!(f, "{sign}{whole}.{fraction:0width$}") }
+        let decimals = usize::from(self.decimals);
+        let mut rest = self.units.unsigned_abs() / 10_u128.pow(u32::from(EIGHT - self.decimals));
+        // From behind: at most 39 digits, a point and a sign.
+        let (mut text, mut at) = ([b'-'; 41], 41);
+        for place in 0.. {
+            if rest == 0 && place > decimals {
+                break;
+            }
+            if place > 0 && place == decimals {
+                at -= 1;
+                text[at] = b'.';
+            }
+            let (tens, digit) = match u64::try_from(rest) {
+                Ok(small) => (u128::from(small / 10), (small % 10) as u8),
+                Err(_) => (rest / 10, (rest % 10) as u8),
+            };
+            at -= 1;
+            text[at] = b'0' + digit;
+            rest = tens;
+        }
+        at -= usize::from(self.units < 0);
+        f.write_str(std::str::from_utf8(&text[at..]).unwrap_or_default())
     }
 }
 
@@ -57,6 +70,11 @@ mod tests {
         assert_eq!(number(Fixed(6_412_340_000_000), 2).to_string(), "64123.40");
         assert_eq!(number(Fixed(-1_230), 8).to_string(), "-0.00001230");
         assert_eq!(number(Wide(700_000_000), 0).to_string(), "7");
+        assert_eq!(number(Fixed::ZERO, 0).to_string(), "0");
+        assert_eq!(number(Fixed::ZERO, 2).to_string(), "0.00");
+        assert_eq!(number(Fixed(50_000_000), 1).to_string(), "0.5");
+        let least = "-1701411834604692317316873037158.84105728";
+        assert_eq!(number(Wide(i128::MIN), 8).to_string(), least);
         assert_eq!(
             number(Wide(i128::from(u64::MAX) * 100_000_000 + 50_000_000), 3).to_string(),
             "18446744073709551615.500"

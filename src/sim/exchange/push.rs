@@ -1,14 +1,12 @@
-//! From the market to the connections: what is pushed when, on which stream, to whom, and what goes wrong on the way.
+//! From the market to the streams: what is pushed when, and who listens.
 
 use super::books::{Book, Mark};
 use super::candles::{Candles, open_after, open_time};
-use super::faults::Harm;
-use super::fields;
 use super::request::Root;
 use super::setup::Contract;
 use super::text;
 use super::tides::{Fill, Tide, seed_of};
-use super::venue::{Action, ConnId};
+use super::venue::ConnId;
 use super::{Due, Exchange};
 use crate::config::Market;
 use crate::fixed::{Fixed, ONE};
@@ -46,9 +44,9 @@ pub(super) enum Topic {
 pub(super) struct Channel {
     pub(super) name: Rc<str>,
     topic: Topic,
-    listeners: Vec<ConnId>,
+    pub(super) listeners: Vec<ConnId>,
     /// Frames kept back, to be sent after the next one.
-    held: BTreeMap<ConnId, Rc<str>>,
+    pub(super) held: BTreeMap<ConnId, Rc<str>>,
     /// Of a candle stream: the running candle's open time, and when it was last pushed.
     current: i64,
     last_push: i64,
@@ -98,6 +96,11 @@ impl Exchange {
 
     /// A taker order: fills, candles, aggregates; and the candle streams at once.
     pub(super) fn order(&mut self, symbol: usize) {
+        if let Some(until_ms) = self.halted_until(symbol, self.tides[symbol].next_ms()) {
+            self.tides[symbol].put_off(until_ms);
+            self.at(until_ms.saturating_add(self.lag()), Due::Order(symbol));
+            return;
+        }
         let mut fills: Vec<Fill> = std::mem::take(&mut self.fills);
         fills.clear();
         self.tides[symbol].order(&mut fills);
@@ -208,29 +211,25 @@ impl Exchange {
             .collect();
         let mut rows = Vec::new();
         for symbol in 0..self.books.len() {
-            let book = self.books.at_mut(symbol);
-            if (book.listing.contract == Contract::TradFi) != tradfi {
+            if (self.books.at(symbol).listing.contract == Contract::TradFi) != tradfi || self.marks_halted(symbol) {
                 continue;
             }
+            let book = self.books.at_mut(symbol);
             let noise = seed_of(second as u64, &book.listing.name);
             let mark = book.mark_at(second, self.now, noise);
-            let wanted: Vec<usize> = self.watches[symbol]
-                .marks
-                .iter()
-                .copied()
-                .filter(|at| {
-                    matches!(self.channels[*at].topic, Topic::Marks(_, every) if every == 1 || third)
-                        && self.listened(*at)
-                })
-                .collect();
-            if wanted.is_empty() && arrays.is_empty() {
+            let own = self.watches[symbol].marks.len();
+            if arrays.is_empty() && !(0..own).any(|at| self.marks_wanted(symbol, at, third)) {
                 continue;
             }
             let raw = text::mark_price(&self.books.at(symbol).listing.name, &mark, 1);
-            for channel in wanted {
-                self.publish(channel, &raw, false);
+            for at in 0..own {
+                if self.marks_wanted(symbol, at, third) {
+                    self.publish(self.watches[symbol].marks[at], &raw, false);
+                }
             }
-            rows.push(raw);
+            if !arrays.is_empty() {
+                rows.push(raw);
+            }
         }
         if arrays.is_empty() {
             return;
@@ -252,6 +251,12 @@ impl Exchange {
         for channel in arrays {
             self.publish(channel, &raw, false);
         }
+    }
+
+    /// Does somebody listen to this one of a symbol's mark streams, and is it in this second?
+    fn marks_wanted(&self, symbol: usize, at: usize, third: bool) -> bool {
+        let channel = self.watches[symbol].marks[at];
+        matches!(self.channels[channel].topic, Topic::Marks(_, every) if every == 1 || third) && self.listened(channel)
     }
 
     /// What a stream name means on a root. `None`: acknowledged like any other, and silent.
@@ -340,92 +345,4 @@ impl Exchange {
     fn listened(&self, channel: usize) -> bool {
         !self.channels[channel].listeners.is_empty()
     }
-
-    /// Sends a payload to everybody who listens, wrapped or not as they want it.
-    pub(super) fn publish(&mut self, channel: usize, raw: &str, closing: bool) {
-        let name = Rc::clone(&self.channels[channel].name);
-        let (mut bare, mut wrapped): (Option<Rc<str>>, Option<Rc<str>>) = (None, None);
-        for at in 0..self.channels[channel].listeners.len() {
-            let conn = self.channels[channel].listeners[at];
-            let Some((combined, ordinal)) = self.conns.get(&conn).map(|open| (open.combined, open.ordinal)) else {
-                continue;
-            };
-            if !self.faults.is_empty() {
-                self.publish_badly(channel, conn, ordinal, combined, raw, closing);
-                continue;
-            }
-            let shared = if combined { &mut wrapped } else { &mut bare };
-            let text = shared.get_or_insert_with(|| frame(&name, raw, combined));
-            self.actions.push_back((conn, Action::Text(Rc::clone(text))));
-        }
-    }
-
-    /// The same for one listener, with all that can go wrong.
-    fn publish_badly(&mut self, channel: usize, conn: ConnId, ordinal: u64, combined: bool, raw: &str, closing: bool) {
-        let name = Rc::clone(&self.channels[channel].name);
-        let now = UtcMs(self.now);
-        let mut strikes = |wanted: &dyn Fn(&Harm) -> bool| self.faults.strike(|harm| wanted(harm), &name, ordinal, now);
-        if strikes(&|harm| *harm == Harm::Hush || *harm == Harm::Skip).is_some()
-            || closing && strikes(&|harm| *harm == Harm::DropClosing).is_some()
-        {
-            return;
-        }
-        let malformed = strikes(&|harm| matches!(harm, Harm::Malformed(_)));
-        let without = strikes(&|harm| matches!(harm, Harm::WithoutKeys(_)));
-        let extra = strikes(&|harm| *harm == Harm::ExtraKeys).is_some();
-        let shuffled = strikes(&|harm| *harm == Harm::ShuffledKeys).is_some();
-        let twice = strikes(&|harm| *harm == Harm::Duplicate).is_some();
-        let reorder = strikes(&|harm| *harm == Harm::Reorder).is_some();
-        let mut send = |text: Rc<str>| self.actions.push_back((conn, Action::Text(text)));
-        if let Some((Harm::Malformed(texts), strike)) = malformed
-            && let Some(text) = texts.get((strike as usize - 1) % texts.len().max(1))
-        {
-            send(text.as_str().into());
-        }
-        let keys = match &without {
-            Some((Harm::WithoutKeys(keys), _)) => keys.as_slice(),
-            _ => &[],
-        };
-        let changed = (extra || shuffled || !keys.is_empty())
-            .then(|| rewrite(raw, keys, extra, shuffled.then_some(&mut self.rng)))
-            .flatten();
-        let text = frame(&name, changed.as_deref().unwrap_or(raw), combined);
-        if reorder && !self.channels[channel].held.contains_key(&conn) {
-            self.channels[channel].held.insert(conn, text);
-            return;
-        }
-        send(Rc::clone(&text));
-        if twice {
-            send(text);
-        }
-        if let Some(held) = self.channels[channel].held.remove(&conn) {
-            send(held);
-        }
-    }
-}
-
-fn frame(name: &str, raw: &str, combined: bool) -> Rc<str> {
-    if combined { text::combined(name, raw).into() } else { raw.into() }
-}
-
-/// The same payload with keys left out, added or in another order. `None` if it is no object.
-fn rewrite(raw: &str, without: &[&str], extra: bool, mut shuffle: Option<&mut fastrand::Rng>) -> Option<String> {
-    let mut all: Vec<(String, String)> = fields::fields(raw)?
-        .into_iter()
-        .filter(|(key, _)| !without.contains(key))
-        .map(|(key, value)| {
-            let inner = if key == "k" { rewrite(value, without, extra, shuffle.as_deref_mut()) } else { None };
-            (key.to_owned(), inner.unwrap_or_else(|| value.to_owned()))
-        })
-        .collect();
-    if extra {
-        // Known names at a depth where they mean nothing.
-        let nested = r#"{"e":"aggTrade","s":"NOSUCHUSDT","a":1,"p":"0.0","k":{"x":true,"deep":[{"T":[1,2,{}]}]}}"#;
-        all.insert(all.len() / 2, ("zz".to_owned(), nested.to_owned()));
-        all.push(("note".to_owned(), r#""\"}, \\ \u00e9""#.to_owned()));
-    }
-    if let Some(rng) = shuffle {
-        rng.shuffle(&mut all);
-    }
-    Some(fields::object(&all))
 }

@@ -4,6 +4,7 @@ use super::Exchange;
 use super::books::{Book, Print};
 use super::faults::Harm;
 use super::ledger::Violation;
+use super::rules::Occasion;
 use super::venue::{RestAnswer, RestRequest};
 use super::{info, request, text};
 use crate::config::Market;
@@ -94,10 +95,10 @@ impl Exchange {
         self.advance(utc);
         self.ledger.rest_requests += 1;
         let path = request::percent_decode(&request.path).unwrap_or_default();
-        let refusing = |harm: &Harm| matches!(harm, Harm::RestAnswer { .. });
         if let Some((Harm::RestAnswer { status, retry_after_s, body }, _)) =
-            self.faults.strike(refusing, &path, 0, UtcMs(self.now))
+            self.rules.strike(Occasion::Rest, &path, 0, UtcMs(self.now))
         {
+            let (status, body) = (*status, body.clone());
             let retry = retry_after_s.map(|seconds| ("retry-after".to_owned(), seconds.to_string()));
             return RestAnswer { status, headers: retry.into_iter().collect(), body };
         }

@@ -1,6 +1,7 @@
 //! What an exchange is made of: its symbols, its limits, its habits.
 
 use super::faults::Fault;
+use super::halts::Halt;
 use super::playback::RecordedFrame;
 use crate::config::Market;
 use crate::fixed::{Fixed, ONE};
@@ -39,10 +40,12 @@ pub struct ExchangeConfig {
     pub skip_empty_candles: bool,
     /// REST shows an aggTrade this long after it was pushed.
     pub rest_lag_ms: i64,
-    /// 429 and 418 carry `retry-after`.
+    /// 429 and 418 carry `retry-after`: of REST, and of an upgrade within the penalty.
     pub retry_after: bool,
     /// Says `serverShutdown` at this moment, and closes all connections so many milliseconds later.
     pub shutdown: Option<(UtcMs, i64)>,
+    /// When which symbols do not trade; more at run time through `halt`. A recording knows no halts.
+    pub halts: Vec<Halt>,
 }
 
 impl Default for ExchangeConfig {
@@ -71,6 +74,7 @@ impl ExchangeConfig {
             rest_lag_ms: 0,
             retry_after: true,
             shutdown: None,
+            halts: Vec::new(),
         }
     }
 }
@@ -113,6 +117,8 @@ pub struct Limits {
     pub attempts: usize,
     /// See `attempts`.
     pub attempts_window_ms: i64,
+    /// Upgrades are refused with 429 for this long after a connection was closed with 1008 "Too many requests".
+    pub penalty_ms: i64,
     /// REST request weight in one UTC minute.
     pub weight_per_min: u32,
     /// Requests refused with 429 in one minute before the answer is 418.
@@ -135,15 +141,16 @@ impl Limits {
             lifetime_ms: 24 * 60 * MINUTE_MS,
             attempts: 300,
             attempts_window_ms: 5 * MINUTE_MS,
+            penalty_ms: 2 * MINUTE_MS,
             weight_per_min: if spot { 6_000 } else { 2_400 },
             patience: 10,
             ban_ms: 2 * MINUTE_MS,
         }
     }
 
-    /// As measured on mainnet USD-M: fifteen messages back to back pass.
+    /// As measured on mainnet USD-M: fifteen messages back to back pass. A penalty is known of its testnet only.
     pub fn lenient(market: Market) -> Self {
-        Self { messages_per_s: 15, ..Self::of(market) }
+        Self { messages_per_s: 15, penalty_ms: 0, ..Self::of(market) }
     }
 }
 

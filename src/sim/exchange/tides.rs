@@ -113,6 +113,12 @@ impl Tide {
         self.next_ms
     }
 
+    /// The next order comes at this time instead, and all later ones so much later.
+    pub fn put_off(&mut self, until_ms: i64) {
+        self.start_ms = self.start_ms.saturating_add(until_ms.saturating_sub(self.next_ms));
+        self.next_ms = until_ms;
+    }
+
     /// Appends the fills of the next order, and draws when the one after it comes.
     pub fn order(&mut self, fills: &mut Vec<Fill>) {
         let at_ms = self.next_ms;

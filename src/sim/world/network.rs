@@ -1,6 +1,7 @@
 //! The network between the process and the exchange: bytes keep their order, and everything else can go wrong.
 
 use crate::time::{Instant, Span};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// What a path holds back at most before it breaks down silently: a trickle fills it in no time.
@@ -43,6 +44,12 @@ pub enum NetFault {
     EndOfFile,
     /// Everything takes this much longer.
     Slow(Span),
+    /// Everything to and from this address takes this much longer.
+    SlowAt(IpAddr, Span),
+    /// Nothing moves to and from this address; when it ends, everything comes at once.
+    FreezeAt(IpAddr),
+    /// What is sent to and from this address vanishes, for ever for connections that lived through it.
+    BlackHoleAt(IpAddr),
 }
 
 impl NetFault {
@@ -66,6 +73,9 @@ impl NetFault {
             Self::Reset => "reset",
             Self::EndOfFile => "end-of-file",
             Self::Slow(_) => "slow",
+            Self::SlowAt(..) => "slow-at",
+            Self::FreezeAt(_) => "freeze-at",
+            Self::BlackHoleAt(_) => "black-hole-at",
         }
     }
 }
@@ -86,6 +96,8 @@ struct Lane {
 pub struct Wire {
     /// The process's slot that dialled it.
     pub session: u32,
+    /// Where it leads.
+    address: IpAddr,
     /// One way.
     latency: Span,
     /// Bytes of the exchange that still come; none after them.
@@ -111,6 +123,8 @@ pub struct Network {
     wires: Vec<Wire>,
     active: Vec<NetFault>,
     frozen_until: Instant,
+    /// The same of single addresses.
+    frozen_at: BTreeMap<IpAddr, Instant>,
     rng: fastrand::Rng,
 }
 
@@ -146,7 +160,7 @@ pub struct Sent<'b> {
 impl Network {
     /// A network without faults.
     pub fn new(rng: fastrand::Rng) -> Self {
-        Self { wires: Vec::new(), active: Vec::new(), frozen_until: Instant::ZERO, rng }
+        Self { wires: Vec::new(), active: Vec::new(), frozen_until: Instant::ZERO, frozen_at: BTreeMap::new(), rng }
     }
 
     /// A wire.
@@ -169,11 +183,13 @@ impl Network {
         self.active.push(fault);
         if fault == NetFault::Freeze {
             self.frozen_until = self.frozen_until.max(until);
-        }
-        if fault == NetFault::BlackHole {
-            for wire in &mut self.wires {
-                wire.black_hole = true;
-            }
+        } else if let NetFault::FreezeAt(address) = fault {
+            let frozen = self.frozen_at.entry(address).or_default();
+            *frozen = until.max(*frozen);
+        } else if fault == NetFault::BlackHole {
+            self.wires.iter_mut().for_each(|wire| wire.black_hole = true);
+        } else if let NetFault::BlackHoleAt(address) = fault {
+            self.wires.iter_mut().filter(|wire| wire.address == address).for_each(|wire| wire.black_hole = true);
         }
     }
 
@@ -215,10 +231,12 @@ impl Network {
     /// A new wire, and what becomes of the attempt to connect it.
     pub fn dial(&mut self, session: u32, address: IpAddr, now: Instant) -> (WireId, Dialled) {
         let latency = Span::from_us(self.rng.u64(50..20_000));
-        let lost =
-            self.is(NetFault::SynLost) || self.is(NetFault::BlackHole) || self.is(NetFault::AddressDead(address));
+        let vanishing =
+            [NetFault::SynLost, NetFault::BlackHole, NetFault::BlackHoleAt(address), NetFault::AddressDead(address)];
+        let lost = vanishing.into_iter().any(|fault| self.is(fault));
         let mut wire = Wire {
             session,
+            address,
             latency,
             comes: u64::MAX,
             cut: false,
@@ -241,7 +259,7 @@ impl Network {
             (wire.comes, wire.cut) = (0, false);
         }
         self.wires.push(wire);
-        let answer = self.delayed(now + latency.times(2));
+        let answer = self.delayed(now + latency.times(2), address);
         let outcome = if lost {
             Dialled::Lost
         } else if self.is(NetFault::Refused) {
@@ -252,12 +270,16 @@ impl Network {
         (WireId(self.wires.len() - 1), outcome)
     }
 
-    fn delayed(&self, at: Instant) -> Instant {
+    fn delayed(&self, at: Instant, address: IpAddr) -> Instant {
         let slow = self.active.iter().filter_map(|fault| {
+            if let NetFault::SlowAt(slow, span) = fault {
+                return (*slow == address).then_some(*span);
+            }
             let NetFault::Slow(span) = fault else { return None };
             Some(*span)
         });
-        slow.fold(at, |at, span| at + span).max(self.frozen_until)
+        let frozen_at = self.frozen_at.get(&address).copied().unwrap_or(Instant::ZERO);
+        slow.fold(at, |at, span| at + span).max(self.frozen_until).max(frozen_at)
     }
 
     /// Cuts bytes into pieces and says when each arrives. Nothing overtakes; what vanishes is not in the list.
@@ -270,7 +292,7 @@ impl Network {
         bytes: &'b [u8],
         now: Instant,
     ) -> Sent<'b> {
-        let arrival = self.delayed(now + self.wires[id.0].latency);
+        let arrival = self.delayed(now + self.wires[id.0].latency, self.wires[id.0].address);
         let jitter = Span::from_us(self.rng.u64(0..300));
         let cut = if self.rng.u8(..) < 64 && bytes.len() > 1 { self.rng.usize(1..bytes.len()) } else { bytes.len() };
         let wire = &mut self.wires[id.0];
@@ -322,7 +344,7 @@ impl Network {
 
     /// When something that is no bytes (an end, a reset) arrives: behind all bytes before it. `None` if it vanishes.
     pub fn signal(&mut self, id: WireId, direction: Direction, now: Instant) -> Option<Instant> {
-        let arrival = self.delayed(now + self.wires[id.0].latency);
+        let arrival = self.delayed(now + self.wires[id.0].latency, self.wires[id.0].address);
         let wire = &self.wires[id.0];
         let mute = direction == Direction::ToProcess && (wire.comes == 0 || wire.mute_upgrade);
         if wire.black_hole || mute {
@@ -333,5 +355,90 @@ impl Network {
             Direction::ToProcess => &wire.to_process,
         };
         Some(arrival.max(lane.busy_until) + Span::from_ns(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    const GOOD: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+    const BAD: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
+    const NOW: Instant = Instant::from_ns(5_000_000_000);
+    const LATER: Instant = Instant::from_ns(65_000_000_000);
+    const BOTH_WAYS: [Direction; 2] = [Direction::ToExchange, Direction::ToProcess];
+
+    /// A network, a wire to each address, the bad one second.
+    fn network() -> (Network, [WireId; 2]) {
+        let mut network = Network::new(fastrand::Rng::with_seed(1));
+        let wires = [GOOD, BAD].map(|address| network.dial(0, address, Instant::ZERO).0);
+        (network, wires)
+    }
+
+    /// When the last of some bytes arrives.
+    fn arrives(network: &mut Network, wire: WireId, direction: Direction, now: Instant) -> Option<Instant> {
+        network.send(wire, direction, false, b"bytes", now).pieces.last().map(|(at, _)| *at)
+    }
+
+    fn dialled(network: &mut Network, address: IpAddr, now: Instant) -> Option<Instant> {
+        match network.dial(0, address, now).1 {
+            Dialled::Connected(at) => Some(at),
+            Dialled::Refused(_) | Dialled::Lost => None,
+        }
+    }
+
+    /// Neither latency nor jitter takes longer.
+    fn soon(now: Instant) -> Instant {
+        now + Span::from_ms(41)
+    }
+
+    #[test]
+    fn a_slow_address_delays_its_own_bytes_and_dials() {
+        let (mut network, [good, bad]) = network();
+        let slow = NetFault::SlowAt(BAD, Span::from_secs(2));
+        network.begin(slow, LATER);
+        for direction in BOTH_WAYS {
+            assert!(arrives(&mut network, good, direction, NOW).unwrap() < soon(NOW));
+            let late = arrives(&mut network, bad, direction, NOW).unwrap();
+            assert!((NOW + Span::from_secs(2)..soon(NOW + Span::from_secs(2))).contains(&late));
+        }
+        assert!(network.signal(good, Direction::ToProcess, NOW).unwrap() < soon(NOW));
+        assert!(network.signal(bad, Direction::ToProcess, NOW).unwrap() > NOW + Span::from_secs(2));
+        assert!(dialled(&mut network, GOOD, NOW).unwrap() < soon(NOW));
+        assert!(dialled(&mut network, BAD, NOW).unwrap() > NOW + Span::from_secs(2));
+        network.end(slow);
+        assert!(arrives(&mut network, bad, Direction::ToExchange, LATER).unwrap() < soon(LATER));
+    }
+
+    #[test]
+    fn a_frozen_address_holds_everything_until_it_thaws() {
+        let (mut network, [good, bad]) = network();
+        network.begin(NetFault::FreezeAt(BAD), LATER);
+        for direction in BOTH_WAYS {
+            assert!(arrives(&mut network, good, direction, NOW).unwrap() < soon(NOW));
+            let thawed = arrives(&mut network, bad, direction, NOW).unwrap();
+            assert!((LATER..soon(LATER)).contains(&thawed));
+            assert!(arrives(&mut network, bad, direction, NOW).unwrap() >= thawed);
+        }
+        assert!(dialled(&mut network, GOOD, NOW).unwrap() < soon(NOW));
+        assert_eq!(dialled(&mut network, BAD, NOW), Some(LATER));
+        network.end(NetFault::FreezeAt(BAD));
+        let after = soon(LATER);
+        assert!(arrives(&mut network, bad, Direction::ToProcess, after).unwrap() < soon(after));
+    }
+
+    #[test]
+    fn a_black_hole_swallows_one_address_and_keeps_what_it_has() {
+        let (mut network, [good, bad]) = network();
+        network.begin(NetFault::BlackHoleAt(BAD), LATER);
+        assert_eq!(dialled(&mut network, BAD, NOW), None);
+        network.end(NetFault::BlackHoleAt(BAD));
+        for direction in BOTH_WAYS {
+            assert!(arrives(&mut network, good, direction, LATER).is_some());
+            assert_eq!(arrives(&mut network, bad, direction, LATER), None);
+            assert_eq!(network.signal(bad, direction, LATER), None);
+        }
+        assert!(dialled(&mut network, BAD, LATER).is_some());
     }
 }
