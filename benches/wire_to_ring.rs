@@ -494,7 +494,7 @@ impl Ours {
         let tls = feed::tls_for(&config).expect("the root is one");
         let clock = SystemClock::start();
         let engine = Engine::new(&config, tls, 1, clock.now());
-        assert_eq!(engine.feed().connections().len(), 1, "all streams fit on one connection");
+        assert_eq!(engine.feed().connections().count(), 1, "all streams fit on one connection");
         Self { reactor: Reactor::new().expect("the system polls"), engine, clock }
     }
 
@@ -515,7 +515,7 @@ impl Ours {
 
 impl Client for Ours {
     fn take(&mut self, messages: u64) -> u64 {
-        while self.engine.feed().connections()[0].frames < messages {
+        while self.engine.feed().connection(0).unwrap().frames < messages {
             self.reactor.wait(self.engine.poll_timeout(), &self.clock, false).expect("the system polls");
             while let Some(session) = self.reactor.next_ready() {
                 if let Some(event) = self.reactor.read(session, self.engine.receive_buffer(session)) {
@@ -525,7 +525,7 @@ impl Client for Ours {
             self.handle(Event::Timeout);
         }
         assert_eq!(self.engine.feed().decoder().fallbacks(), 0, "frames of the usual shape");
-        self.engine.feed().connections()[0].frames
+        self.engine.feed().connection(0).unwrap().frames
     }
 
     fn checksum(&self) -> u64 {

@@ -3,6 +3,7 @@
 //! Notes are the engine's only voice. The shell prints them; the simulated world hashes them, so two runs of the same
 //! seed must say the same things at the same times.
 
+use crate::market::feed::Purpose;
 use crate::market::tape::Hole;
 use crate::net::Ending;
 use crate::time::{Instant, Span, UtcMs};
@@ -74,6 +75,17 @@ pub enum Note {
         failures: u32,
         /// Since the last data, or since the start.
         dark: Span,
+        /// The other leg delivers what this connection should.
+        stood_in_for: bool,
+    },
+    /// A connection is out, and now the other leg, which delivered in its stead, has ended as well.
+    BothLegsOut {
+        /// The connection that was out before.
+        connection: Rc<str>,
+        /// Its failures in a row.
+        failures: u32,
+        /// Since its last data.
+        dark: Span,
     },
     /// The outage goes on: said each time the failures in a row have doubled.
     StillOut {
@@ -111,6 +123,99 @@ pub enum Note {
         /// In a SUBSCRIBE message, or by the URL.
         by: &'static str,
     },
+    /// Not every stream of a connection that opened is back; those that are not go on being asked for.
+    Restored {
+        /// The connection.
+        connection: Rc<str>,
+        /// How many are live, or rightly quiet.
+        restored: u32,
+        /// Of how many.
+        of: u32,
+        /// Some of the others.
+        missing: String,
+        /// Since it opened.
+        elapsed: Span,
+    },
+    /// A connection gets a successor, which has to prove itself before it takes over.
+    SuccessionBegins {
+        /// The connection.
+        connection: Rc<str>,
+        /// Why.
+        purpose: Purpose,
+    },
+    /// A successor has taken over, and the old connection is closed.
+    Succeeded {
+        /// The connection.
+        connection: Rc<str>,
+        /// Streams that are live on it.
+        live: u32,
+        /// Streams that it carries.
+        streams: u32,
+        /// From the attempt to connect it.
+        took: Span,
+        /// How old the connection was that it replaces.
+        age: Span,
+    },
+    /// A successor could not take over: the old connection stays.
+    SuccessionFailed {
+        /// The connection.
+        connection: Rc<str>,
+        /// Why it was to be replaced.
+        purpose: Purpose,
+        /// What was in the way.
+        reason: String,
+        /// Until the next try, if it is still needed then.
+        again: Span,
+    },
+    /// Streams are asked for on a socket of their own, in the other form.
+    OtherForm {
+        /// The connection that does not deliver them.
+        connection: Rc<str>,
+        /// The socket.
+        side: Rc<str>,
+        /// How many.
+        streams: usize,
+        /// In a SUBSCRIBE message, or by the URL.
+        by: &'static str,
+    },
+    /// A stream that was down delivers again.
+    StreamHealed {
+        /// The stream.
+        stream: Rc<str>,
+        /// The connection.
+        connection: Rc<str>,
+        /// What healed it; `None` if it came by itself, or with a new connection.
+        by: Option<&'static str>,
+        /// How long it was down.
+        dark: Span,
+    },
+    /// Nothing heals a stream: its news are fetched over REST, until it delivers again.
+    Polled {
+        /// The stream.
+        stream: Rc<str>,
+        /// How often.
+        every: Span,
+    },
+    /// The venue's list of symbols was read.
+    Universe {
+        /// Symbols that are wanted now.
+        wanted: usize,
+        /// Of them, those that were not before.
+        added: usize,
+        /// Symbols that match and were left out, because there are too many.
+        left_out: usize,
+        /// Wanted symbols that are not listed: some of them, and how many.
+        unknown: (String, usize),
+    },
+    /// A stream does not deliver on one connection, while another one delivers it.
+    RunFailed {
+        /// The stream.
+        stream: Rc<str>,
+        /// The connection on which it does not.
+        connection: Rc<str>,
+        /// Why.
+        reason: Rc<str>,
+    },
     /// A stream delivered its first data on this connection.
     StreamLive {
         /// The stream.
@@ -144,6 +249,8 @@ pub enum Note {
         stream: Rc<str>,
         /// The connection.
         connection: Rc<str>,
+        /// It had lived.
+        stale: bool,
         /// What did not happen.
         reason: Rc<str>,
         /// Until it is asked for again.
@@ -193,6 +300,20 @@ pub enum Note {
         /// Symbols that are not wanted any more.
         removed: usize,
     },
+    /// The venue forbids REST for a while.
+    RestBlocked {
+        /// Status and the venue's words.
+        words: String,
+        /// Until the next call.
+        pause: Span,
+    },
+    /// Something asked of REST was not answered well.
+    RestFailed {
+        /// The venue's name of what was asked.
+        endpoint: &'static str,
+        /// Why.
+        words: String,
+    },
     /// A clean stop begins.
     Stopping,
 }
@@ -202,15 +323,22 @@ impl Note {
     pub fn level(&self) -> log::Level {
         use log::Level;
         match self {
-            Self::Outage { .. } => Level::Error,
-            Self::Ended { pause: Some(_), .. }
+            Self::Outage { stood_in_for: false, .. } | Self::BothLegsOut { .. } => Level::Error,
+            Self::Outage { stood_in_for: true, .. }
+            | Self::Ended { pause: Some(_), .. }
             | Self::Remembered { .. }
             | Self::StreamFailed { .. }
+            | Self::RunFailed { .. }
+            | Self::Polled { .. }
+            | Self::Restored { .. }
+            | Self::SuccessionFailed { .. }
+            | Self::OtherForm { .. }
             | Self::StillOut { .. }
             | Self::Held { .. }
             | Self::Answer { .. }
             | Self::Refused { .. }
             | Self::HoleOpened { .. }
+            | Self::RestBlocked { .. }
             | Self::Shutdown { .. } => Level::Warn,
             Self::Attempt { .. }
             | Self::Open { .. }
@@ -218,11 +346,16 @@ impl Note {
             | Self::OutageOver { .. }
             | Self::Asked { .. }
             | Self::AllLive { .. }
+            | Self::StreamHealed { .. }
+            | Self::SuccessionBegins { .. }
+            | Self::Succeeded { .. }
             | Self::StreamQuiet { .. }
             | Self::HolesClosed { .. }
             | Self::Reloaded { .. }
             | Self::Stopping => Level::Info,
-            Self::StreamLive { .. } => Level::Debug,
+            Self::Universe { left_out: 0, unknown: (_, 0), .. } => Level::Info,
+            Self::Universe { .. } => Level::Warn,
+            Self::StreamLive { .. } | Self::RestFailed { .. } => Level::Debug,
         }
     }
 }
@@ -257,8 +390,18 @@ impl fmt::Display for Note {
                     None => Ok(()),
                 }
             }
-            Self::Outage { connection, failures, dark } => {
-                write!(f, "{connection}: outage: {failures} failures in a row, no data for {dark}; retrying goes on")
+            Self::Outage { connection, failures, dark, stood_in_for } => {
+                write!(f, "{connection}: outage: {failures} failures in a row, no data for {dark}; retrying goes on")?;
+                if *stood_in_for {
+                    f.write_str(", and the other leg delivers")?;
+                }
+                Ok(())
+            }
+            Self::BothLegsOut { connection, failures, dark } => {
+                write!(
+                    f,
+                    "{connection}: outage: {failures} failures in a row, no data for {dark}, and the other leg has ended too"
+                )
             }
             Self::StillOut { connection, failures, dark, last } => {
                 write!(f, "{connection}: still out: {failures} failures in a row, no data for {dark}; the last: {last}")
@@ -280,8 +423,57 @@ impl fmt::Display for Note {
                 write!(f, "{connection}: {live} streams live, {quiet} quiet, {elapsed} after it opened")
             }
             Self::StreamQuiet { stream, reason } => write!(f, "{stream}: {reason}"),
-            Self::StreamFailed { stream, connection, reason, pause, failures } => {
-                write!(f, "{stream}: failed on {connection}: {reason}; ")?;
+            Self::Restored { connection, restored, of, missing, elapsed } => {
+                write!(
+                    f,
+                    "{connection}: restored {restored} of {of} streams {elapsed} after it opened; still asked for: {missing}"
+                )
+            }
+            Self::SuccessionBegins { connection, purpose } => {
+                write!(f, "{connection}: a new connection is made before this one is closed: {purpose}")
+            }
+            Self::Succeeded { connection, live, streams, took, age } => {
+                write!(
+                    f,
+                    "{connection}: replaced after {age}: {live} of {streams} streams live on the new connection, {took} after \
+                     it was begun"
+                )
+            }
+            Self::SuccessionFailed { connection, purpose, reason, again } => {
+                write!(
+                    f,
+                    "{connection}: not replaced ({purpose}), the old connection stays: {reason}; tried again in {again} \
+                     if it is needed then"
+                )
+            }
+            Self::OtherForm { connection, side, streams, by } => {
+                write!(f, "{connection}: {streams} streams asked for by {by} on a socket of their own, {side}")
+            }
+            Self::StreamHealed { stream, connection, by: Some(by), dark } => {
+                write!(f, "{stream}: delivers again on {connection} after {dark}, healed by: {by}")
+            }
+            Self::StreamHealed { stream, connection, by: None, dark } => {
+                write!(f, "{stream}: delivers again on {connection} after {dark}")
+            }
+            Self::Polled { stream, every } => {
+                write!(f, "{stream}: nothing heals it: polled over REST every {every}, until it delivers again")
+            }
+            Self::Universe { wanted, added, left_out, unknown: (names, unknown) } => {
+                write!(f, "symbols: {wanted} wanted, {added} of them new by the venue's list")?;
+                if *left_out > 0 {
+                    write!(f, "; {left_out} more match and were left out: streams.symbols_max")?;
+                }
+                if *unknown > 0 {
+                    write!(f, "; {unknown} unknown to the venue: {names}")?;
+                }
+                Ok(())
+            }
+            Self::RunFailed { stream, connection, reason } => {
+                write!(f, "{stream}: silent on {connection}, while another connection delivers it: {reason}")
+            }
+            Self::StreamFailed { stream, connection, stale, reason, pause, failures } => {
+                let how = if *stale { "stale" } else { "failed" };
+                write!(f, "{stream}: {how} on {connection}: {reason}; ")?;
                 if *failures > 1 {
                     write!(f, "{failures} times in a row; ")?;
                 }
@@ -302,6 +494,8 @@ impl fmt::Display for Note {
             Self::Shutdown { connection } => write!(f, "{connection}: the venue announces that it will close it"),
             Self::Reloaded { added: 0, removed: 0 } => f.write_str("reloaded: the same symbols"),
             Self::Reloaded { added, removed } => write!(f, "reloaded: {added} symbols added, {removed} removed"),
+            Self::RestBlocked { words, pause } => write!(f, "rest: {words}; no call for {pause}"),
+            Self::RestFailed { endpoint, words } => write!(f, "rest: {endpoint}: {words}"),
             Self::Stopping => f.write_str("stopping"),
         }
     }

@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 /// Most sources that are told apart; a recorder has a handful of connections.
 pub const SOURCES_MAX: usize = 1024;
 /// All of a source came over one connection as far as a recording knows, so no id is missed between two.
-const CONNECTION: Source = Source { session: 0, epoch: 0 };
+const CONNECTION: Source = Source::Further;
 
 /// What became of one line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -42,6 +42,8 @@ pub struct Status {
     pub store: Option<serde_json::Value>,
     /// The lanes of worker threads.
     pub workers: Workers,
+    /// REST calls by endpoint and result; what never happened is absent.
+    pub rest_requests: Vec<RestRequests>,
     /// Messages read by the general reader instead of the field scanner.
     pub decoder_fallbacks: u64,
     /// Log lines lost because nobody read them.
@@ -272,6 +274,17 @@ pub struct Workers {
     pub resolver: Lane,
     /// Alerts.
     pub alerts: Lane,
+}
+
+/// REST calls of one endpoint with one result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct RestRequests {
+    /// The venue's name of it.
+    pub endpoint: &'static str,
+    /// `ok|refused|failed|timeout|overloaded`
+    pub result: &'static str,
+    /// How many.
+    pub count: u64,
 }
 
 /// One lane of worker threads.

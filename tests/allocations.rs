@@ -125,7 +125,7 @@ fn no_frame_costs_an_allocation() {
     let book = line.engine.market().books().next().expect("one symbol").1;
     let tape = book.tape.as_ref().expect("trades are subscribed to");
     assert_eq!(
-        (tape.received(), tape.missing(), line.engine.feed().connections()[0].rejected().map(|r| r.1).sum()),
+        (tape.received(), tape.missing(), line.engine.feed().connection(0).unwrap().rejected().map(|r| r.1).sum()),
         (100_000, 0, 0_u64)
     );
 }

@@ -16,6 +16,7 @@ mod show;
 mod streams;
 mod url;
 
+pub use crate::wire::names::Market;
 pub use errors::{ConfigErrors, Problem};
 pub use plan::{Comparison, Condition, Metric, Operand, Window};
 pub use read::{load, parse};
@@ -166,15 +167,6 @@ pub enum Environment {
     Testnet,
     /// Addresses as configured.
     Custom,
-}
-
-/// Which market.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Market {
-    /// USD-M futures.
-    Usdm,
-    /// Spot; market data only.
-    Spot,
 }
 
 /// `[exchange.keys]`: names of environment variables, or files.

@@ -15,8 +15,10 @@
 
 mod port;
 mod report;
+pub mod rest;
+mod universe;
 
-pub use port::{Command, Event, Job, JobId, Reply, SessionId};
+pub use port::{Command, Event, GetFailure, Job, JobId, Reply, Response, SessionId};
 pub use report::symbol as symbol_report;
 
 use crate::config::{Config, Streams};
@@ -26,8 +28,10 @@ use crate::net::{Request, State};
 use crate::note::{Note, Notes, Stamped};
 use crate::time::{Instant, Now, Span, UtcMs};
 use crate::wire::Symbols;
+use rest::{Ask, NotAsked, RestDesk};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use universe::Universe;
 
 /// How long the engine remembers a name lookup; a hung one is forgotten after it, and its late answer dropped.
 const LOOKUP_REMEMBERED: Span = Span::from_secs(60);
@@ -48,8 +52,7 @@ struct Lookup {
 
 /// The process, without its shell.
 pub struct Engine {
-    /// What the operator wants to be subscribed to.
-    wanted: Streams,
+    universe: Universe,
     feed: Feed,
     market: Market,
     notes: Notes,
@@ -59,6 +62,7 @@ pub struct Engine {
     queued_to_transmit: Vec<bool>,
     lookups: Vec<Lookup>,
     lookup_timeouts: u64,
+    rest: RestDesk,
     next_job: u64,
     stopping: Option<Instant>,
     exited: bool,
@@ -83,17 +87,18 @@ impl Engine {
     ) -> Self {
         let symbols = Symbols::new(config.streams.symbols.iter().map(String::as_str));
         let feed = Feed::new(config, tls, &symbols, seed, canary, now.mono);
-        let sessions = feed.connections().len();
+        let slots = feed.slots();
         Self {
-            wanted: config.streams.clone(),
+            universe: Universe::new(&config.streams, config.exchange.rest.is_some(), now.mono),
             feed,
             market: Market::new(symbols, &layout::kinds(config), config.tape),
             notes: Notes::default(),
             commands: VecDeque::new(),
             to_transmit: VecDeque::new(),
-            queued_to_transmit: vec![false; sessions],
+            queued_to_transmit: vec![false; slots],
             lookups: Vec::new(),
             lookup_timeouts: 0,
+            rest: RestDesk::new(config),
             next_job: 0,
             stopping: None,
             exited: false,
@@ -108,19 +113,25 @@ impl Engine {
             Event::Received(session, n) => {
                 let mut ctx = Context { now, market: &mut self.market, notes: &mut self.notes };
                 self.feed.handle_received(session.index(), n, &mut ctx);
-                self.after(session);
             }
             Event::Connected(session) => self.tell(session, now, |session, now| session.handle_connected(now)),
             Event::Eof(session) => self.tell(session, now, |session, now| session.handle_socket_end(None, now)),
             Event::Failed(session, kind) => {
                 self.tell(session, now, move |session, now| session.handle_socket_end(Some(kind), now));
             }
-            Event::Reply(job, reply) => self.on_reply(job, reply, now),
+            Event::Reply(job, reply) => match self.lookups.iter().position(|lookup| lookup.job == job) {
+                Some(at) => {
+                    let lookup = self.lookups.swap_remove(at);
+                    self.on_resolved(&lookup, &reply, now);
+                }
+                None => self.rest.handle_reply(job, reply, self.market.symbols(), now),
+            },
             Event::Timeout => self.on_timeout(now),
             Event::Reload(streams) => self.on_reload(*streams, now),
             Event::Stop => self.on_stop(now),
         }
         self.obey_requests(now);
+        self.serve_rest(now);
     }
 
     fn tell(&mut self, session: SessionId, now: Now, what: impl FnOnce(&mut crate::net::Session, Instant)) {
@@ -128,7 +139,6 @@ impl Engine {
             what(slot, now.mono);
             let mut ctx = Context { now, market: &mut self.market, notes: &mut self.notes };
             self.feed.handled(session.index(), &mut ctx);
-            self.after(session);
         }
     }
 
@@ -136,13 +146,12 @@ impl Engine {
         if self.feed.deadline() <= now.mono {
             let mut ctx = Context { now, market: &mut self.market, notes: &mut self.notes };
             self.feed.handle_timeout(&mut ctx);
-            for index in 0..self.queued_to_transmit.len() {
-                self.after(SessionId(index as u32));
-            }
         }
         let before = self.lookups.len();
         self.lookups.retain(|lookup| lookup.began + LOOKUP_REMEMBERED > now.mono);
         self.lookup_timeouts += (before - self.lookups.len()) as u64;
+        self.rest.handle_timeout(now.mono);
+        self.refresh_list(now.mono);
         if let Some(until) = self.stopping
             && !self.exited
             && (until <= now.mono || self.feed.is_stopped())
@@ -152,38 +161,26 @@ impl Engine {
         }
     }
 
-    fn on_reload(&mut self, wanted: Streams, now: Now) {
-        if self.stopping.is_some() {
-            return;
-        }
-        let beyond = |these: &Streams, those: &Streams| these.symbols.iter().filter(|name| !those.want(name)).count();
-        let (added, removed) = (beyond(&wanted, &self.wanted), beyond(&self.wanted, &wanted));
-        self.wanted = wanted;
-        self.notes.push(now.mono, now.utc(), Note::Reloaded { added, removed });
-    }
-
     fn on_stop(&mut self, now: Now) {
         if self.stopping.is_some() {
             return;
         }
         self.stopping = Some(now.mono + STOP_WITHIN);
         self.notes.push(now.mono, now.utc(), Note::Stopping);
+        self.rest.stop();
         let mut ctx = Context { now, market: &mut self.market, notes: &mut self.notes };
         self.feed.stop(&mut ctx);
-        for index in 0..self.queued_to_transmit.len() {
-            self.after(SessionId(index as u32));
-        }
     }
 
-    fn on_reply(&mut self, job: JobId, reply: Reply, now: Now) {
-        let Some(at) = self.lookups.iter().position(|lookup| lookup.job == job) else { return };
-        let lookup = self.lookups.swap_remove(at);
-        let result = match &reply {
+    fn on_resolved(&mut self, lookup: &Lookup, reply: &Reply, now: Now) {
+        let result = match reply {
             Reply::Resolved(Ok(addresses)) => Ok(addresses.as_slice()),
             Reply::Resolved(Err(words)) => Err(words.as_str()),
+            Reply::Got(_) => Err("the lane answered something else"),
             Reply::Overloaded => Err("all resolver threads are busy with lookups that hang"),
         };
-        for index in 0..self.queued_to_transmit.len() {
+        for index in 0..self.feed.slots() {
+            self.feed.before_dialling(index);
             let Some(session) = self.feed.session_mut(index) else { continue };
             let settings = session.settings();
             let wants = matches!(session.state(), State::Resolving { .. } | State::Backoff { .. });
@@ -195,9 +192,9 @@ impl Engine {
 
     /// Turns what sessions want into commands.
     fn obey_requests(&mut self, now: Now) {
-        // Requests only come from sessions that something happened to; those are queued to transmit as well.
-        for at in 0..self.to_transmit.len() {
-            let id = self.to_transmit[at];
+        while let Some(slot) = self.feed.poll_touched() {
+            let id = SessionId(slot as u32);
+            self.queue_to_transmit(slot);
             while let Some(request) = self.feed.session_mut(id.index()).and_then(|session| session.poll_request()) {
                 match request {
                     Request::Dial(address) => self.commands.push_back(Command::Dial { session: id, address }),
@@ -216,18 +213,55 @@ impl Engine {
         if fresh || same.count() >= LOOKUPS_PER_HOST {
             return;
         }
-        let job = JobId(self.next_job);
-        self.next_job += 1;
+        let job = self.new_job();
         self.lookups.push(Lookup { job, host: host.clone(), port, began: now.mono });
         let deadline = now.mono + LOOKUP_REMEMBERED;
         self.commands.push_back(Command::Work { id: job, job: Job::Resolve { host, port }, deadline });
     }
 
-    fn after(&mut self, session: SessionId) {
-        if let Some(queued) = self.queued_to_transmit.get_mut(session.index())
-            && !std::mem::replace(queued, true)
-        {
-            self.to_transmit.push_back(session);
+    fn new_job(&mut self) -> JobId {
+        self.next_job += 1;
+        JobId(self.next_job - 1)
+    }
+
+    /// Takes what came of earlier asks, then sends those that may go, those that were just made included.
+    fn serve_rest(&mut self, now: Now) {
+        self.ask_feeds_questions();
+        if self.rest.is_idle() {
+            return;
+        }
+        if let Some(block) = self.rest.poll_block() {
+            let pause = block.until.since(now.mono);
+            self.notes.push(now.mono, now.utc(), Note::RestBlocked { words: block.words, pause });
+        }
+        while let Some((ask, result)) = self.rest.poll_outcome() {
+            self.on_rest_outcome(ask, result, now);
+        }
+        while let Some(work) = self.rest.poll_work(JobId(self.next_job), now.mono) {
+            let id = self.new_job();
+            self.commands.push_back(Command::Work { id, job: work.job, deadline: work.deadline });
+        }
+    }
+
+    /// Asks REST for something, beside what the engine asks by itself.
+    ///
+    /// # Errors
+    /// There is no REST, or too much waits already.
+    pub fn ask(&mut self, ask: Ask) -> Result<(), NotAsked> {
+        self.rest.ask(ask, self.market.symbols())
+    }
+
+    /// Where REST is asked.
+    pub fn rest(&self) -> &RestDesk {
+        &self.rest
+    }
+
+    fn queue_to_transmit(&mut self, slot: usize) {
+        if self.queued_to_transmit.len() <= slot {
+            self.queued_to_transmit.resize(slot + 1, false);
+        }
+        if !std::mem::replace(&mut self.queued_to_transmit[slot], true) {
+            self.to_transmit.push_back(SessionId(slot as u32));
         }
     }
 
@@ -247,7 +281,8 @@ impl Engine {
     pub fn poll_timeout(&self) -> Instant {
         let lookups = self.lookups.iter().map(|lookup| lookup.began + LOOKUP_REMEMBERED);
         let stopping = self.stopping.filter(|_| !self.exited).unwrap_or(Instant::FAR);
-        lookups.fold(self.feed.deadline().min(stopping), Instant::min)
+        let list = if self.stopping.is_none() { self.universe.list_at } else { Instant::FAR };
+        lookups.fold(self.feed.deadline().min(stopping).min(list).min(self.rest.deadline()), Instant::min)
     }
 
     /// The oldest note that nobody has taken.
@@ -265,7 +300,7 @@ impl Engine {
 
     /// Bytes for a session's socket.
     pub fn transmit(&self, session: SessionId) -> &[u8] {
-        self.feed.connections().get(session.index()).map_or(&[], |connection| connection.session.transmit())
+        self.feed.connection(session.index()).map_or(&[], |connection| connection.session.transmit())
     }
 
     /// So many of them were written.
@@ -277,7 +312,7 @@ impl Engine {
 
     /// What the operator wants to be subscribed to: what the configuration said at the start, or said last.
     pub fn wanted(&self) -> &Streams {
-        &self.wanted
+        &self.universe.wanted
     }
 
     /// The connections and streams.

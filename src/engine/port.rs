@@ -1,10 +1,11 @@
 //! What goes into the engine and what comes out: the whole of its contact with the world.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
-use crate::config::Streams;
-use crate::time::Instant;
+use crate::config::{Streams, Url};
+use crate::time::{Instant, Span};
 
 /// One connection's slot. The slot outlives the sockets that serve it one after another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,7 +72,7 @@ pub enum Command {
 }
 
 /// Work that blocks, and so is done by other threads.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Job {
     /// Look up a host's addresses.
     Resolve {
@@ -80,6 +81,24 @@ pub enum Job {
         /// Goes into the addresses.
         port: u16,
     },
+    /// GET something public, without following where the answer points.
+    Get {
+        /// Scheme, host, port and path prefix.
+        base: Url,
+        /// Path and query behind the base. The query is not shown to anybody: that is where signatures stand.
+        target: String,
+    },
+}
+
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Resolve { host, port } => write!(f, "Resolve({host}:{port})"),
+            Self::Get { base, target } => {
+                write!(f, "Get({base}{})", target.split('?').next().unwrap_or_default())
+            }
+        }
+    }
 }
 
 /// What became of a job.
@@ -87,6 +106,30 @@ pub enum Job {
 pub enum Reply {
     /// All addresses, in the resolver's order; or its words.
     Resolved(Result<Vec<SocketAddr>, String>),
+    /// An HTTP answer, whatever its status; or why there is none.
+    Got(Result<Response, GetFailure>),
     /// The lane has no thread left for it; nothing was begun.
     Overloaded,
+}
+
+/// An HTTP answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Response {
+    /// HTTP status.
+    pub status: u16,
+    /// `Retry-After`, where it is a number of seconds.
+    pub retry_after: Option<Span>,
+    /// `X-MBX-USED-WEIGHT-1M`: what this address has used in the venue's present minute. May be -1, which says nothing.
+    pub used_weight: Option<i64>,
+    /// The whole body.
+    pub body: Vec<u8>,
+}
+
+/// Why there is no HTTP answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GetFailure {
+    /// The cause, for people; without the target.
+    pub words: String,
+    /// False if not a byte of the request can have reached the venue.
+    pub sent: bool,
 }

@@ -2,7 +2,7 @@
 
 use super::Engine;
 use crate::market::Book;
-use crate::market::feed::{Connection, StreamState};
+use crate::market::feed::{Connection, Role};
 use crate::net::{Stage, State};
 use crate::status::{self, Level, Status};
 use crate::time::{Instant, Now};
@@ -21,7 +21,7 @@ impl Engine {
             uptime_ms: now.mono.since(self.started.mono).as_ms(),
             health: self.health(now.mono),
             turns: status::Turns::default(),
-            connections: self.feed.connections().iter().map(|row| self.connection(row, now.mono)).collect(),
+            connections: self.feed.connections().map(|row| self.connection(row, now.mono)).collect(),
             streams: self.stream_rows(now.mono),
             subscriptions: self.subscriptions(),
             symbols: symbols.collect(),
@@ -34,6 +34,7 @@ impl Engine {
                 resolver: status::Lane { timeouts: self.lookup_timeouts, ..status::Lane::default() },
                 ..status::Workers::default()
             },
+            rest_requests: self.rest_requests(),
             decoder_fallbacks: self.feed.decoder().fallbacks(),
             log_lines_dropped: self.notes.dropped(),
         }
@@ -45,7 +46,9 @@ impl Engine {
         let mut outage = false;
         for row in self.feed.connections() {
             outage |= row.in_outage;
-            if row.session.is_open() {
+            // A successor is nobody's trouble, and what another leg delivers is not missing.
+            let serves = matches!(row.role, Role::Current);
+            if !serves || row.session.is_open() || self.feed.is_stood_in_for(self.feed.slot_of(row)) {
                 continue;
             }
             let since = now.since(row.dark_since());
@@ -59,12 +62,17 @@ impl Engine {
         }
         let mut fine = 0;
         for stream in self.feed.streams() {
-            if stream.state.is_fine() {
+            let Some(run) = stream.shown() else { continue };
+            if run.state.is_fine() {
                 fine += 1;
-            } else if self.feed.connections()[stream.connection].session.is_open() {
-                let why = stream.reason.as_deref().unwrap_or("no data of its own on this connection yet");
-                reasons.push(format!("{}: {}: {why}", stream.name, stream.state.as_str()));
+            } else if self.feed.connection(run.slot).is_some_and(|connection| connection.session.is_open()) {
+                let why = run.reason.as_deref().unwrap_or("no data of its own on this connection yet");
+                reasons.push(format!("{}: {}: {why}", stream.name, run.state.as_str()));
             }
+        }
+        if self.feed.streams().next().is_none() {
+            // Nothing is wanted, so nothing can be wrong: that is not health.
+            reasons.push("streams: no symbol is known yet; the venue's list has not been read".to_owned());
         }
         let level = match reasons.len() {
             0 => Level::Healthy,
@@ -79,6 +87,17 @@ impl Engine {
         status::Health { level, reasons }
     }
 
+    fn rest_requests(&self) -> Vec<status::RestRequests> {
+        let happened = self.rest.counts().filter(|(.., count)| *count > 0);
+        happened
+            .map(|(endpoint, result, count)| status::RestRequests {
+                endpoint: endpoint.as_str(),
+                result: result.as_str(),
+                count,
+            })
+            .collect()
+    }
+
     fn connection(&self, row: &Connection, now: Instant) -> status::Connection {
         let session = &row.session;
         let connected = matches!(
@@ -89,7 +108,7 @@ impl Engine {
             row.rejected().filter(|(_, n)| *n > 0).map(|(kind, n)| (kind.as_str(), n)).collect();
         status::Connection {
             name: row.name.to_string(),
-            leg: "a",
+            leg: row.leg_name(),
             url: row.url.to_string(),
             state: session.state().as_str(),
             epoch: session.epoch(),
@@ -107,7 +126,7 @@ impl Engine {
                 .map(|(stage, n)| (stage.as_str(), n))
                 .collect(),
             streams: row.streams.len() as u32,
-            live: row.live,
+            live: self.feed.live_on(self.feed.slot_of(row)),
             address: session.address().map(|address| address.to_string()),
             last_byte_age_ms: connected.then(|| now.since(session.last_byte()).as_ms()),
             last_failure: row.last_ending.as_ref().map(|(ending, at)| status::Failure {
@@ -121,20 +140,21 @@ impl Engine {
     }
 
     fn stream_rows(&self, now: Instant) -> Vec<status::Stream> {
-        let rows = self.feed.streams().iter().map(|stream| {
-            let connection = &self.feed.connections()[stream.connection];
-            status::Stream {
+        let rows = self.feed.streams().filter_map(|stream| {
+            let run = stream.shown()?;
+            let connection = self.feed.connection(run.slot)?;
+            Some(status::Stream {
                 stream: stream.name.to_string(),
                 connection: connection.name.to_string(),
                 epoch: connection.session.epoch(),
-                state: stream.state.as_str(),
+                state: run.state.as_str(),
                 last_data_age_ms: stream.last_data.map(|at| now.since(at).as_ms()),
                 attempts: stream.attempts,
                 successes: stream.successes,
                 failures: stream.failures,
                 retries: stream.retries,
-                reason: stream.reason.as_deref().map(str::to_owned),
-            }
+                reason: run.reason.as_deref().map(str::to_owned),
+            })
         });
         rows.collect()
     }
@@ -147,7 +167,7 @@ impl Engine {
             sums.successes += stream.successes;
             sums.failures += stream.failures;
             sums.retries += stream.retries;
-            if matches!(stream.state, StreamState::Failed { .. }) {
+            if stream.state().is_down() {
                 problems.insert(self.market.symbols().name(stream.symbol));
             }
         }
@@ -170,7 +190,7 @@ pub fn symbol(book: &Book, now: Option<Instant>) -> status::Symbol {
             last_id: tape.ring().last().map(|trade| trade.id),
             received: tape.received(),
             duplicates: tape.duplicates(),
-            backfilled: 0,
+            backfilled: tape.backfilled(),
             missing: tape.missing(),
             holes: tape
                 .holes()

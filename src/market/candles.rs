@@ -57,6 +57,12 @@ impl Candles {
         Self { interval, ring: Ring::new(capacity), updates: 0, closed: 0, unclosed: 0 }
     }
 
+    /// The candle that opened then, if it is held.
+    pub fn at(&self, open_time: UtcMs) -> Option<&Candle> {
+        let at = self.ring.partition_point(|candle| candle.kline.open_time < open_time);
+        self.ring.get(at).filter(|candle| candle.kline.open_time == open_time)
+    }
+
     /// Takes in a push.
     pub fn push(&mut self, kline: &Kline) -> CandleEvent {
         self.updates += 1;

@@ -9,7 +9,8 @@
 //! A stream asked for on the wrong root is acknowledged and silent for ever. Spot has no roots.
 
 use crate::config::{Config, SubscribeBy};
-use crate::wire::{StreamKind, SymbolId, Symbols};
+use crate::wire::names::url_encoded;
+use crate::wire::{StreamKind, SymbolId};
 
 /// Longest upgrade URL: the venue cuts near 8,000 characters.
 const URL_BYTES_MAX: usize = 7_000;
@@ -43,18 +44,28 @@ pub fn kinds(config: &Config) -> Vec<StreamKind> {
     kinds
 }
 
-/// All wanted streams in groups, one group a connection. A symbol's streams stay together where they fit;
+/// What bounds a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits<'p> {
+    /// Most streams on it.
+    pub per_connection: usize,
+    /// All of its streams stand in the URL.
+    pub by_url: bool,
+    /// Path of the address, before `/stream`.
+    pub path: &'p str,
+}
+
+/// The streams of these symbols in groups, one group a connection. A symbol's streams stay together where they fit;
 /// `per_connection = 1` means a connection per symbol.
-pub fn lay_out(config: &Config, symbols: &Symbols) -> Vec<Vec<Wanted>> {
-    let kinds = kinds(config);
-    let (per_connection, by_url) = (config.streams.per_connection, config.streams.subscribe_by == SubscribeBy::Url);
-    let prefix = config.exchange.market_ws.path.len() + "/stream?streams=".len();
+pub fn lay_out(kinds: &[StreamKind], limits: Limits<'_>, symbols: &[(SymbolId, &str)]) -> Vec<Vec<Wanted>> {
+    let Limits { per_connection, by_url, path } = limits;
+    let prefix = path.len() + QUERY.len();
     let mut groups: Vec<Vec<Wanted>> = Vec::new();
     let mut url_bytes = 0;
-    for (symbol, symbol_name) in symbols.iter() {
+    for (symbol, symbol_name) in symbols.iter().copied() {
         let wanted: Vec<Wanted> =
             kinds.iter().map(|kind| Wanted { symbol, kind: *kind, name: kind.stream_name(symbol_name) }).collect();
-        let whole: usize = wanted.iter().map(|stream| url_encoded(&stream.name).len() + 1).sum();
+        let whole: usize = wanted.iter().map(|stream| bytes_in_url(&stream.name)).sum();
         let room = groups.last().map_or(0, |group| per_connection.saturating_sub(group.len()));
         let fits = room >= wanted.len() && !(by_url && prefix + url_bytes + whole > URL_BYTES_MAX);
         if !fits || per_connection == 1 {
@@ -62,7 +73,7 @@ pub fn lay_out(config: &Config, symbols: &Symbols) -> Vec<Vec<Wanted>> {
             url_bytes = 0;
         }
         for stream in wanted {
-            let bytes = url_encoded(&stream.name).len() + 1;
+            let bytes = bytes_in_url(&stream.name);
             let full = per_connection > 1 && groups.last().is_some_and(|group| group.len() >= per_connection);
             if full || (by_url && prefix + url_bytes + bytes > URL_BYTES_MAX) {
                 groups.push(Vec::new());
@@ -77,31 +88,32 @@ pub fn lay_out(config: &Config, symbols: &Symbols) -> Vec<Vec<Wanted>> {
     groups
 }
 
-/// Path and query of the upgrade request for a group.
-pub fn target(config: &Config, group: &[Wanted]) -> String {
-    let base = &config.exchange.market_ws.path;
-    match config.streams.subscribe_by {
-        SubscribeBy::Message => format!("{base}/stream"),
-        SubscribeBy::Url => {
-            let names: Vec<String> = group.iter().map(|stream| url_encoded(&stream.name)).collect();
-            format!("{base}/stream?streams={}", names.join("/"))
-        }
-    }
+/// How many of these names fit into one URL.
+pub fn fit_in_url<'n>(path: &str, names: impl Iterator<Item = &'n str>) -> usize {
+    let mut bytes = path.len() + QUERY.len();
+    names
+        .take_while(|name| {
+            bytes += bytes_in_url(name);
+            bytes <= URL_BYTES_MAX
+        })
+        .count()
 }
 
-/// Stream names may hold letters outside ASCII; in a URL those are percent-encoded UTF-8.
-fn url_encoded(name: &str) -> String {
-    let mut out = String::with_capacity(name.len());
-    for byte in name.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'@' => out.push(char::from(byte)),
-            _ => {
-                const HEX: &[u8; 16] = b"0123456789ABCDEF";
-                out.push('%');
-                out.push(char::from(HEX[usize::from(byte >> 4)]));
-                out.push(char::from(HEX[usize::from(byte & 15)]));
-            }
+/// With the stroke between two names.
+fn bytes_in_url(name: &str) -> usize {
+    url_encoded(name).len() + 1
+}
+
+/// Between the path of the address and the names of a combined stream.
+const QUERY: &str = "/stream?streams=";
+
+/// Path and query of the upgrade request.
+pub fn target<'n>(path: &str, by: SubscribeBy, names: impl Iterator<Item = &'n str>) -> String {
+    match by {
+        SubscribeBy::Message => format!("{path}/stream"),
+        SubscribeBy::Url => {
+            let names: Vec<String> = names.map(url_encoded).collect();
+            format!("{path}{QUERY}{}", names.join("/"))
         }
     }
-    out
 }

@@ -7,7 +7,8 @@ pub mod tape;
 
 use crate::config::TapeLimits;
 use crate::time::{Instant, Now};
-use crate::wire::{Frame, Interval, MarkPrice, StreamKind, SymbolId, Symbols};
+use crate::wire::rest::PastTrade;
+use crate::wire::{Frame, Interval, Kline, MarkPrice, StreamKind, SymbolId, Symbols};
 use candles::Candles;
 use tape::{Source, Tape, TapeEvent};
 
@@ -21,6 +22,8 @@ pub struct Market {
 /// What is held about one symbol.
 #[derive(Default)]
 pub struct Book {
+    /// Somebody wants it, or it was met in a recording.
+    wanted: bool,
     /// The trade tape, if trades are subscribed to.
     pub tape: Option<Tape>,
     /// The newest mark price and when it arrived.
@@ -53,9 +56,60 @@ impl Market {
     pub fn learn(&mut self, name: &str) -> Option<SymbolId> {
         let id = self.symbols.intern(name)?;
         if id.index() == self.books.len() {
-            self.books.push(Book::default());
+            self.books.push(Book { wanted: true, ..Book::default() });
         }
         Some(id)
+    }
+
+    /// Takes in a symbol that is wanted, with rings for these kinds. `None` if the table of symbols is full.
+    pub fn want(&mut self, name: &str, kinds: &[StreamKind]) -> Option<SymbolId> {
+        let id = self.symbols.intern(name)?;
+        if id.index() == self.books.len() {
+            self.books.push(Book::default());
+        }
+        let book = &mut self.books[id.index()];
+        if !book.wanted {
+            *book = Book::new(kinds, self.limits);
+        }
+        Some(id)
+    }
+
+    /// Lets go of what is held about a symbol that is wanted no more.
+    pub fn let_go(&mut self, symbol: SymbolId) {
+        self.books[symbol.index()] = Book::default();
+    }
+
+    /// Takes in trades that were fetched.
+    pub fn fill(&mut self, trades: &[PastTrade], now: Now) -> usize {
+        let mut took = 0;
+        for trade in trades {
+            let book = &mut self.books[trade.symbol.index()];
+            let tape = book.tape.as_mut().filter(|_| book.wanted);
+            took += usize::from(tape.is_some_and(|tape| tape.fill(trade, now).took()));
+        }
+        took
+    }
+
+    /// Takes in candles that were fetched, oldest first. All but the newest are closed: there is a later one. What is
+    /// pushed later replaces them whatever our clock says.
+    pub fn take_fetched_candles(&mut self, klines: &[Kline]) {
+        for (at, kline) in klines.iter().enumerate() {
+            let book = &mut self.books[kline.symbol.index()];
+            let Some(candles) = book.candles.iter_mut().find(|candles| candles.interval() == kline.interval) else {
+                continue;
+            };
+            let closed = at + 1 < klines.len();
+            let held = candles.at(kline.open_time).map(|candle| candle.kline.event_time);
+            candles.push(&Kline { closed, event_time: held.unwrap_or(kline.open_time), ..*kline });
+        }
+    }
+
+    /// Takes in a mark price that was fetched.
+    pub fn take_fetched_mark(&mut self, mark: &MarkPrice, now: Now) {
+        let book = &mut self.books[mark.symbol.index()];
+        if book.mark.as_ref().is_none_or(|(newest, _)| newest.event_time <= mark.event_time) {
+            book.mark = Some((*mark, now.mono));
+        }
     }
 
     /// The table of symbols.
@@ -68,9 +122,10 @@ impl Market {
         &self.books[symbol.index()]
     }
 
-    /// All symbols with what is held about them.
+    /// All symbols that are wanted, with what is held about them.
     pub fn books(&self) -> impl Iterator<Item = (&str, &Book)> {
-        self.symbols.iter().map(|(id, name)| (name, &self.books[id.index()]))
+        let all = self.symbols.iter().map(|(id, name)| (name, &self.books[id.index()]));
+        all.filter(|(_, book)| book.wanted)
     }
 
     /// Takes in one event. Allocates nothing once a symbol's rings exist.
@@ -105,7 +160,7 @@ impl Market {
 
 impl Book {
     fn new(kinds: &[StreamKind], limits: TapeLimits) -> Self {
-        let mut book = Self::default();
+        let mut book = Self { wanted: true, ..Self::default() };
         for kind in kinds {
             match kind {
                 StreamKind::AggTrade => book.tape = Some(Tape::new(limits.trades)),

@@ -7,6 +7,7 @@ use crate::fixed::Fixed;
 use crate::ring::Ring;
 use crate::time::{Now, UtcMs};
 use crate::wire::AggTrade;
+use crate::wire::rest::PastTrade;
 use std::collections::VecDeque;
 use std::fmt;
 
@@ -42,13 +43,14 @@ const BEFORE_MAX: i64 = 1_000;
 /// Open holes listed one by one; beyond that the oldest is counted but no longer listed.
 const HOLES_MAX: usize = 256;
 
-/// Which connection a trade came over.
+/// What is known of the connection that a trade came over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Source {
-    /// The connection's slot.
-    pub session: u32,
-    /// Its attempt.
-    pub epoch: u64,
+pub enum Source {
+    /// It had not brought a trade of the symbol before.
+    First,
+    /// It had.
+    #[default]
+    Further,
 }
 
 /// Why ids are absent.
@@ -95,14 +97,21 @@ pub enum TapeEvent {
     Refused,
 }
 
+impl TapeEvent {
+    /// Was the trade taken in?
+    pub const fn took(&self) -> bool {
+        matches!(self, Self::Next | Self::Gap(_) | Self::Filled)
+    }
+}
+
 /// The tape of one symbol.
 #[derive(Clone, Debug)]
 pub struct Tape {
     ring: Ring<TradeRecord>,
     /// Oldest and newest id ever taken; `None` before any.
     span: Option<(i64, i64)>,
-    newest_source: Source,
     received: u64,
+    backfilled: u64,
     duplicates: u64,
     missing: u64,
     /// In id order.
@@ -117,8 +126,8 @@ impl Tape {
         Self {
             ring: Ring::new(capacity),
             span: None,
-            newest_source: Source::default(),
             received: 0,
+            backfilled: 0,
             duplicates: 0,
             missing: 0,
             holes: VecDeque::new(),
@@ -127,46 +136,67 @@ impl Tape {
         }
     }
 
-    /// Takes in a trade.
+    /// Takes in a trade that was pushed.
     pub fn push(&mut self, trade: &AggTrade, source: Source, now: Now) -> TapeEvent {
         let Some(record) = record(trade, now.utc_ns) else { return TapeEvent::Refused };
+        let event = self.place(record, source);
+        if event.took() {
+            self.received += 1;
+            self.note_decimals(trade.price_decimals, trade.qty_decimals);
+        }
+        event
+    }
+
+    /// Takes in a trade that was fetched.
+    pub fn fill(&mut self, trade: &PastTrade, now: Now) -> TapeEvent {
+        let Some(record) = past_record(trade, now.utc_ns) else { return TapeEvent::Refused };
+        let event = self.place(record, Source::Further);
+        if event.took() {
+            self.backfilled += 1;
+            self.note_decimals(trade.price_decimals, trade.qty_decimals);
+        }
+        event
+    }
+
+    fn place(&mut self, record: TradeRecord, source: Source) -> TapeEvent {
+        let id = record.id;
         let Some((oldest, newest)) = self.span else {
-            self.span = Some((trade.id, trade.id));
-            self.newest_source = source;
-            self.take(record, trade);
+            self.span = Some((id, id));
+            self.ring.push(record);
             return TapeEvent::Next;
         };
-        if trade.id == newest + 1 {
-            self.span = Some((oldest, trade.id));
-            self.newest_source = source;
-            self.take(record, trade);
+        if id == newest + 1 {
+            self.span = Some((oldest, id));
+            self.ring.push(record);
             return TapeEvent::Next;
         }
-        if trade.id > newest {
-            if trade.id - newest > JUMP_MAX {
+        if id > newest {
+            if id - newest > JUMP_MAX {
                 return TapeEvent::Refused;
             }
-            let reason = if source == self.newest_source { HoleReason::Skipped } else { HoleReason::Reconnect };
-            let hole = Hole { from: newest + 1, to: trade.id - 1, reason };
+            let reason = match source {
+                Source::First => HoleReason::Reconnect,
+                Source::Further => HoleReason::Skipped,
+            };
+            let hole = Hole { from: newest + 1, to: id - 1, reason };
             self.open_hole(self.holes.len(), hole);
-            self.span = Some((oldest, trade.id));
-            self.newest_source = source;
-            self.take(record, trade);
+            self.span = Some((oldest, id));
+            self.ring.push(record);
             return TapeEvent::Gap(hole);
         }
-        if trade.id < oldest {
-            if oldest - trade.id > BEFORE_MAX {
+        if id < oldest {
+            if oldest - id > BEFORE_MAX {
                 self.duplicates += 1;
                 return TapeEvent::Duplicate;
             }
-            if trade.id + 1 < oldest {
-                self.open_hole(0, Hole { from: trade.id + 1, to: oldest - 1, reason: HoleReason::Skipped });
+            if id + 1 < oldest {
+                self.open_hole(0, Hole { from: id + 1, to: oldest - 1, reason: HoleReason::Skipped });
             }
-            self.span = Some((trade.id, newest));
+            self.span = Some((id, newest));
             self.insert(record);
             return TapeEvent::Filled;
         }
-        if !self.close_in_hole(trade.id) {
+        if !self.close_in_hole(id) {
             self.duplicates += 1;
             return TapeEvent::Duplicate;
         }
@@ -174,15 +204,12 @@ impl Tape {
         TapeEvent::Filled
     }
 
-    fn take(&mut self, record: TradeRecord, trade: &AggTrade) {
-        self.received += 1;
-        self.price_decimals = self.price_decimals.max(trade.price_decimals);
-        self.qty_decimals = self.qty_decimals.max(trade.qty_decimals);
-        self.ring.push(record);
+    fn note_decimals(&mut self, price: u8, qty: u8) {
+        self.price_decimals = self.price_decimals.max(price);
+        self.qty_decimals = self.qty_decimals.max(qty);
     }
 
     fn insert(&mut self, record: TradeRecord) {
-        self.received += 1;
         let at = self.ring.partition_point(|held| held.id < record.id);
         self.ring.insert(at, record);
     }
@@ -224,9 +251,17 @@ impl Tape {
     pub fn ring(&self) -> &Ring<TradeRecord> {
         &self.ring
     }
-    /// Ids counted once each.
+    /// Ids that were pushed, counted once each.
     pub fn received(&self) -> u64 {
         self.received
+    }
+    /// Ids that were fetched, counted once each.
+    pub fn backfilled(&self) -> u64 {
+        self.backfilled
+    }
+    /// The newest id ever taken; `None` before any.
+    pub fn newest_id(&self) -> Option<i64> {
+        self.span.map(|(_, newest)| newest)
     }
     /// Ids that came again.
     pub fn duplicates(&self) -> u64 {
@@ -248,6 +283,21 @@ impl Tape {
     pub fn qty_decimals(&self) -> u8 {
         self.qty_decimals
     }
+}
+
+/// REST does not say when the venue told of a trade; it did so no earlier than it happened.
+fn past_record(trade: &PastTrade, recv_ns: i64) -> Option<TradeRecord> {
+    Some(TradeRecord {
+        id: trade.id,
+        price: trade.price,
+        qty: trade.qty,
+        first_id: trade.first_id,
+        trade_time: trade.trade_time,
+        recv_ns,
+        further_fills: u32::try_from(trade.last_id - trade.first_id).ok()?,
+        event_lag_ms: 0,
+        buyer_is_maker: trade.buyer_is_maker,
+    })
 }
 
 fn record(trade: &AggTrade, recv_ns: i64) -> Option<TradeRecord> {
@@ -285,8 +335,8 @@ mod tests {
         }
     }
 
-    const ONE: Source = Source { session: 0, epoch: 1 };
-    const TWO: Source = Source { session: 0, epoch: 2 };
+    const ONE: Source = Source::Further;
+    const TWO: Source = Source::First;
 
     fn ids(tape: &Tape) -> Vec<i64> {
         tape.ring().iter().map(|record| record.id).collect()

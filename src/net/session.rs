@@ -11,6 +11,7 @@
 //!              └────────────────────────────────── after the pause ─────────────────────────────────────────────┘
 //! ```
 
+mod place;
 mod state;
 mod transitions;
 
@@ -110,6 +111,8 @@ pub struct Session {
     /// The address in use, or tried last: an index into `addresses`.
     address: usize,
     last_good: Option<SocketAddr>,
+    /// Dialled last, because another connection for the same streams uses it.
+    avoided: Option<SocketAddr>,
     link: Option<Link>,
     farewell: Vec<u8>,
     last_byte: Instant,
@@ -142,6 +145,7 @@ impl Session {
             addresses: Vec::new(),
             address: 0,
             last_good: None,
+            avoided: None,
             link: None,
             farewell: Vec::new(),
             last_byte: now,
@@ -289,14 +293,14 @@ impl Session {
         if let (State::Backoff { .. }, Ok(addresses)) = (self.state, result)
             && !addresses.is_empty()
         {
-            (self.addresses, self.address) = (in_order(addresses, self.last_good), 0);
+            (self.addresses, self.address) = (in_order(addresses, self.last_good, self.avoided), 0);
         }
         if !matches!(self.state, State::Resolving { .. }) {
             return;
         }
         match result {
             Ok(addresses) if !addresses.is_empty() => {
-                self.addresses = in_order(addresses, self.last_good);
+                self.addresses = in_order(addresses, self.last_good, self.avoided);
                 self.dial_all(now);
             }
             Ok(_) => self.unresolved("the name has no address".into(), now),
@@ -311,7 +315,7 @@ impl Session {
     /// Addresses that worked before are better than none; TLS verifies the name either way.
     fn fall_back(&mut self, words: String, now: Instant) {
         self.events.push_back(SessionEvent::Remembered(words));
-        self.addresses = in_order(&self.addresses, self.last_good);
+        self.addresses = in_order(&self.addresses, self.last_good, self.avoided);
         self.dial_all(now);
     }
 

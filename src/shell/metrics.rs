@@ -25,6 +25,9 @@ pub fn render(status: &Status) -> String {
     let lanes =
         [("rest", status.workers.rest), ("resolver", status.workers.resolver), ("alerts", status.workers.alerts)];
     workers(&mut text, &lanes);
+    let calls = status.rest_requests.iter();
+    let calls = calls.map(|row| (labels(&[("endpoint", row.endpoint), ("result", row.result)]), row.count.to_string()));
+    text.family("rest_requests_total", Kind::Counter, "REST calls by endpoint and result.", &calls.collect());
     text.out
 }
 

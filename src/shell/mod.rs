@@ -12,6 +12,7 @@ pub mod pin;
 pub mod printer;
 pub mod reactor;
 pub mod reload;
+pub mod rest;
 pub mod run;
 #[cfg(test)]
 mod sample;

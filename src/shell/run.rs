@@ -9,12 +9,14 @@ use super::logger::Logger;
 use super::pin;
 use super::reactor::Reactor;
 use super::reload::{Reload, Reloader};
+use super::rest;
 use super::signals::Signals;
 use super::watchdog::{self, Beat, Gauge, Limits, Stage};
 use super::workers::{Resolve, Workers};
 use crate::config::Config;
 use crate::engine::{Command, Engine, Event, JobId, Reply};
 use crate::market::feed;
+use crate::net;
 use crate::note::Note;
 use crate::status::{Status, Turns};
 use crate::time::{Instant, Now, Span};
@@ -108,6 +110,14 @@ impl Shell {
     ) -> Result<Self, StartError> {
         let clock = SystemClock::start();
         let tls = feed::tls_for(config).map_err(|error| StartError(format!("exchange.custom.ca_file: {error}")))?;
+        let rest_tls = match &config.exchange.rest {
+            Some(url) if url.is_tls() && tls.is_none() => {
+                let made = net::client_config(config.exchange.ca_pem.as_deref());
+                Some(made.map_err(|error| StartError(format!("exchange.custom.ca_file: {error}")))?)
+            }
+            Some(_) | None => tls.clone(),
+        };
+        let get = rest::client(rest_tls, Arc::clone(&resolve), clock);
         let engine = Engine::new(config, tls, seed, clock.now());
         let reactor = Reactor::new().map_err(StartError::of("cannot poll sockets"))?;
         let waker = reactor.waker();
@@ -116,7 +126,7 @@ impl Shell {
         let initial = engine.status(clock.now());
         let (server, publisher) = http::start(config.http_listen, initial, gauge.clone(), clock, waker.clone())
             .map_err(|error| StartError(format!("http.listen: {error}")))?;
-        let workers = Workers::start(clock, waker.clone(), resolve).map_err(StartError::of("workers"))?;
+        let workers = Workers::start(clock, waker.clone(), resolve, get).map_err(StartError::of("workers"))?;
         let reloader = Reloader::start(config.clone(), reload, waker.clone()).map_err(StartError::of("reload"))?;
         let signals = Signals::install(waker.clone()).map_err(StartError::of("signals"))?;
         Ok(Self {

@@ -138,6 +138,7 @@ pub(crate) fn status() -> Status {
         positions: Vec::new(),
         store: None,
         workers: Workers { resolver: Lane { queued: 1, in_flight: 2, timeouts: 3 }, ..Workers::default() },
+        rest_requests: vec![RestRequests { endpoint: "aggTrades", result: "ok", count: 12 }],
         decoder_fallbacks: 5,
         log_lines_dropped: 0,
     }

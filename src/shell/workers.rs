@@ -15,23 +15,31 @@ use crossbeam_channel::{Receiver, Sender};
 use mio::Waker;
 
 use super::clock::SystemClock;
-use crate::engine::{Job, JobId, Reply};
+use crate::config::Url;
+use crate::engine::{GetFailure, Job, JobId, Reply, Response};
 use crate::status;
-use crate::time::Instant;
+use crate::time::{Instant, Span};
 
 /// Jobs that may wait in one lane.
 const QUEUE: usize = 64;
 /// Threads for name lookups: the system's resolver can hold each for half a minute.
 const RESOLVERS: u64 = 4;
+/// Threads for REST: as many as the engine has calls under way.
+const CALLERS: u64 = 4;
 /// Replies that may wait for the loop: more than can exist, so that no thread ever waits to deliver one.
 const REPLIES: usize = 4 * (QUEUE + 16);
+const _: () = assert!(REPLIES as u64 > 2 * QUEUE as u64 + RESOLVERS + CALLERS);
 
 /// Looks up a host's addresses; takes as long as it likes.
 pub type Resolve = Arc<dyn Fn(&str, u16) -> Result<Vec<SocketAddr>, String> + Send + Sync>;
 
+/// GETs a target below a base address within this time.
+pub type Get = Arc<dyn Fn(&Url, &str, Span) -> Result<Response, GetFailure> + Send + Sync>;
+
 /// All lanes, as the loop sees them.
 pub struct Workers {
     resolver: Lane,
+    rest: Lane,
     replies: Receiver<(JobId, Reply)>,
     /// Jobs without a reply and when the engine gives up on them. A handful.
     pending: Vec<Pending>,
@@ -49,6 +57,7 @@ struct Pending {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LaneName {
     Resolver,
+    Rest,
 }
 
 impl Workers {
@@ -56,14 +65,16 @@ impl Workers {
     ///
     /// # Errors
     /// If a thread cannot be started.
-    pub fn start(clock: SystemClock, waker: Arc<Waker>, resolve: Resolve) -> io::Result<Self> {
+    pub fn start(clock: SystemClock, waker: Arc<Waker>, resolve: Resolve, get: Get) -> io::Result<Self> {
         let (outgoing, replies) = crossbeam_channel::bounded(REPLIES);
         let deliver = Deliver { replies: outgoing, waker };
-        let handler: Handler = Arc::new(move |job: &Job| match job {
+        let handler: Handler = Arc::new(move |job, within| match job {
             Job::Resolve { host, port } => Reply::Resolved(resolve(host, *port)),
+            Job::Get { base, target } => Reply::Got(get(base, target, within)),
         });
-        let resolver = Lane::start("resolver", RESOLVERS, clock, handler, deliver)?;
-        Ok(Self { resolver, replies, pending: Vec::new() })
+        let resolver = Lane::start("resolver", RESOLVERS, clock, Arc::clone(&handler), deliver.clone())?;
+        let rest = Lane::start("rest", CALLERS, clock, handler, deliver)?;
+        Ok(Self { resolver, rest, replies, pending: Vec::new() })
     }
 
     /// Hands a job to its lane.
@@ -71,12 +82,20 @@ impl Workers {
     /// # Errors
     /// The reply, if the lane is full: nothing was begun.
     pub fn submit(&mut self, id: JobId, job: Job, deadline: Instant) -> Result<(), Reply> {
-        let (lane, name) = match job {
-            Job::Resolve { .. } => (&self.resolver, LaneName::Resolver),
+        let lane = match job {
+            Job::Resolve { .. } => LaneName::Resolver,
+            Job::Get { .. } => LaneName::Rest,
         };
-        lane.submit(Task { id, job, deadline })?;
-        self.pending.push(Pending { id, deadline, lane: name, overdue: false });
+        self.lane(lane).submit(Task { id, job, deadline })?;
+        self.pending.push(Pending { id, deadline, lane, overdue: false });
         Ok(())
+    }
+
+    fn lane(&self, name: LaneName) -> &Lane {
+        match name {
+            LaneName::Resolver => &self.resolver,
+            LaneName::Rest => &self.rest,
+        }
     }
 
     /// The next reply, in the order in which they came. They are few: a turn takes all there are.
@@ -99,13 +118,12 @@ impl Workers {
             late.push(job.lane);
         }
         late.into_iter().for_each(|lane| self.count_timeout(lane));
-        status::Workers { resolver: self.resolver.status(), ..status::Workers::default() }
+        let (resolver, rest) = (self.resolver.status(), self.rest.status());
+        status::Workers { resolver, rest, ..status::Workers::default() }
     }
 
     fn count_timeout(&self, lane: LaneName) {
-        match lane {
-            LaneName::Resolver => self.resolver.shared.timeouts.fetch_add(1, Ordering::Relaxed),
-        };
+        self.lane(lane).shared.timeouts.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -124,8 +142,8 @@ pub fn system_resolver() -> Resolve {
     })
 }
 
-/// Does one job.
-type Handler = Arc<dyn Fn(&Job) -> Reply + Send + Sync>;
+/// Does one job, for which so much time is left.
+type Handler = Arc<dyn Fn(&Job, Span) -> Reply + Send + Sync>;
 
 struct Task {
     id: JobId,
@@ -223,7 +241,8 @@ impl Shared {
         while let Ok(task) = self.tasks.recv() {
             self.keep_one_free();
             // What waited too long is not begun: nobody wants it any more.
-            let reply = if self.clock.mono() >= task.deadline { Reply::Overloaded } else { self.run(&task.job) };
+            let left = task.deadline.since(self.clock.mono());
+            let reply = if left == Span::ZERO { Reply::Overloaded } else { self.run(&task.job, left) };
             self.in_flight.fetch_sub(1, Ordering::AcqRel);
             if self.deliver.replies.send((task.id, reply)).is_err() {
                 return;
@@ -233,11 +252,12 @@ impl Shared {
         }
     }
 
-    fn run(&self, job: &Job) -> Reply {
-        catch_unwind(AssertUnwindSafe(|| (self.handler)(job))).unwrap_or_else(|_| {
+    fn run(&self, job: &Job, left: Span) -> Reply {
+        catch_unwind(AssertUnwindSafe(|| (self.handler)(job, left))).unwrap_or_else(|_| {
             log::error!("a {} job panicked", self.name);
             match job {
                 Job::Resolve { .. } => Reply::Resolved(Err("the resolver panicked".into())),
+                Job::Get { .. } => Reply::Got(Err(GetFailure { words: "the call panicked".into(), sent: true })),
             }
         })
     }
@@ -261,7 +281,7 @@ mod tests {
     impl Bench {
         fn new(resolve: Resolve) -> Self {
             let (reactor, clock) = (Reactor::new().unwrap(), SystemClock::start());
-            let workers = Workers::start(clock, reactor.waker(), resolve).unwrap();
+            let workers = Workers::start(clock, reactor.waker(), resolve, Arc::new(echo)).unwrap();
             Self { reactor, workers, clock }
         }
 
@@ -280,6 +300,13 @@ mod tests {
             }
             panic!("no reply");
         }
+    }
+
+    /// Answers with the target; one that is not wanted panics.
+    fn echo(_: &Url, target: &str, within: Span) -> Result<Response, GetFailure> {
+        assert_ne!(target, "panic");
+        assert!(within > Span::ZERO);
+        Ok(Response { status: 200, body: target.into(), ..Response::default() })
     }
 
     fn found() -> Reply {
@@ -345,6 +372,24 @@ mod tests {
         bench.ask(11, "works").unwrap();
         assert_eq!(bench.reply(), (11, found()));
         assert_eq!(bench.workers.status(Instant::ZERO).resolver.in_flight, 0);
+    }
+
+    #[test]
+    fn calls_have_a_lane_of_their_own() {
+        let (resolve, _open) = scripted();
+        let mut bench = Bench::new(resolve);
+        (0..10).for_each(|id| bench.ask(id, "hang").unwrap());
+        let base = Url::parse("http://localhost").unwrap();
+        let job = |target: &str| Job::Get { base: base.clone(), target: target.into() };
+        for id in 20..30 {
+            bench.workers.submit(JobId(id), job("panic"), Instant::FAR).unwrap();
+            let Reply::Got(Err(failure)) = bench.reply().1 else { panic!("another reply") };
+            assert!(failure.sent, "nobody knows");
+        }
+        bench.workers.submit(JobId(30), job("/x"), Instant::FAR).unwrap();
+        let Reply::Got(Ok(response)) = bench.reply().1 else { panic!("another reply") };
+        assert_eq!(response.body, b"/x");
+        assert_eq!(bench.workers.status(Instant::ZERO).rest.in_flight, 0);
     }
 
     #[test]

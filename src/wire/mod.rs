@@ -2,8 +2,9 @@
 
 pub mod market;
 pub mod names;
+pub mod rest;
 
-pub use names::{Interval, StreamKind, SymbolId, Symbols};
+pub use names::{Interval, Market, StreamKind, SymbolId, Symbols};
 
 use crate::fixed::{Fixed, Wide};
 use crate::time::UtcMs;

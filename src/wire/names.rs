@@ -1,6 +1,15 @@
-//! Symbols, intervals and stream names: the vocabulary both the process and the simulated exchange use.
+//! Markets, symbols, intervals and stream names: the vocabulary both the process and the simulated exchange use.
 
 use std::fmt;
+
+/// Which market of the venue: what is listed, and how it is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Market {
+    /// USD-M futures.
+    Usdm,
+    /// Spot; market data only.
+    Spot,
+}
 
 /// A symbol's place in its [`Symbols`] table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -269,6 +278,23 @@ impl StreamKind {
     }
 }
 
+/// A name as a part of a URL: names may hold letters outside ASCII, which stand there as percent-encoded UTF-8.
+pub fn url_encoded(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'@' => out.push(char::from(byte)),
+            _ => {
+                const HEX: &[u8; 16] = b"0123456789ABCDEF";
+                out.push('%');
+                out.push(char::from(HEX[usize::from(byte >> 4)]));
+                out.push(char::from(HEX[usize::from(byte & 15)]));
+            }
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -290,6 +316,7 @@ mod tests {
     fn stream_names_are_lower_case_up_to_the_kind() {
         assert_eq!(StreamKind::AggTrade.stream_name("BTCUSDT"), "btcusdt@aggTrade");
         assert_eq!(StreamKind::MarkPrice.stream_name("BTCUSDT"), "btcusdt@markPrice@1s");
+        assert_eq!(url_encoded("币x@aggTrade/&"), "%E5%B8%81x@aggTrade%2F%26");
         assert_eq!(StreamKind::Kline(Interval::Mo1).stream_name("币安人生USDT"), "币安人生usdt@kline_1M");
     }
 }

@@ -5,7 +5,6 @@ use super::run::duration;
 use super::{FAILED, closing, complain};
 use crate::config::{Config, Url};
 use crate::engine::Engine;
-use crate::market::feed::StreamState;
 use crate::shell::logger;
 use crate::shell::printer::Printer;
 use crate::shell::run::{Finished, Shell};
@@ -177,16 +176,16 @@ impl<'p> Teller<'p> {
 
     fn look(&mut self, engine: &Engine, now: Now) {
         let began = *self.began.get_or_insert(now.mono);
-        let streams = engine.feed().streams();
-        let live = || streams.iter().filter(|stream| stream.state == StreamState::Live);
+        let streams = || engine.feed().streams();
+        let live = || streams().filter(|stream| stream.state().is_live());
         let mut out = String::new();
-        if !self.told && (live().count() == streams.len() || now.mono.since(began) >= TOLD_WITHIN) {
+        if !self.told && (live().count() == streams().count() || now.mono.since(began) >= TOLD_WITHIN) {
             self.told = true;
             self.seen = now.mono;
             let names: Vec<&str> = live().map(|stream| &*stream.name).collect();
-            writeln!(out, "live      {} of {}: {}", names.len(), streams.len(), names.join(" ")).ok();
-            for stream in streams.iter().filter(|stream| stream.state != StreamState::Live) {
-                writeln!(out, "not yet   {} ({})", stream.name, stream.state.as_str()).ok();
+            writeln!(out, "live      {} of {}: {}", names.len(), streams().count(), names.join(" ")).ok();
+            for stream in streams().filter(|stream| !stream.state().is_live()) {
+                writeln!(out, "not yet   {} ({})", stream.name, stream.state().as_str()).ok();
             }
         } else if self.told && now.mono.since(self.seen) >= SEEN_EVERY {
             self.seen = now.mono;

@@ -92,7 +92,6 @@ fn absent(config: &Config) -> Vec<&'static str> {
             config.alerts.telegram.is_some() || config.alerts.webhook.is_some(),
             "alerts: this version sends no alerts yet; watch /metrics or /healthz",
         ),
-        (config.streams.legs > 1, "streams.legs: this version has one leg only"),
     ];
     parts.into_iter().filter(|(configured, _)| *configured).map(|(_, words)| words).collect()
 }

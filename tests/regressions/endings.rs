@@ -157,6 +157,7 @@ fn the_cut_after_a_day_is_one_transition() {
         let mut setup = Setup::new(3, &["BTCUSDT"]);
         setup.exchange.rate = 0.05;
         setup.exchange.end_by_cut = by_cut;
+        setup.config.rotation.every = Span::ZERO;
         let mut world = World::new(&setup);
         world.run_for(s(24 * 3_600 + 60));
         let ended = endings(&world);

@@ -4,6 +4,7 @@ mod candles;
 mod connect;
 mod endings;
 mod streams;
+mod universe;
 
 use binance_edge::net::Ending;
 use binance_edge::note::{Note, Stamped};

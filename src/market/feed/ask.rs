@@ -4,10 +4,10 @@ use super::*;
 
 impl Feed {
     /// Sends the next requests, as many as the budget allows.
-    pub(super) fn ask(&mut self, index: usize, ctx: &mut Context<'_>) {
+    pub(super) fn ask(&mut self, slot: usize, ctx: &mut Context<'_>) {
         let now = ctx.now.mono;
         loop {
-            let connection = &mut self.connections[index];
+            let connection = &mut self.connections[slot];
             let nothing = connection.to_ask.is_empty() && connection.to_drop.is_empty();
             // The answers set the pace: what a frozen path holds back must not arrive as a burst.
             if nothing || !connection.session.is_open() || !connection.may_ask() {
@@ -33,38 +33,39 @@ impl Feed {
             if connection.session.send(&text, now).is_err() {
                 // Over the budget, perhaps by a pong; or the connection ended, and everything is asked for anew.
                 let at = connection.session.may_send_at();
-                return self.arm(index, at);
+                return self.arm(slot, at);
             }
             connection.asked();
             if dropping {
                 connection.to_drop.drain(..named.len());
                 connection.pending.push(PendingAsk { id, streams: Vec::new(), until });
-                self.arm(index, until);
+                self.arm(slot, until);
                 continue;
             }
             connection.to_ask.drain(..named.len());
-            let name = connection.name.clone();
-            for stream in &named {
-                self.streams[*stream].ask(now);
+            let label = connection.label.clone();
+            for at in &named {
+                self.count_request(slot, *at, now);
                 // Data that came before the request is data all the same.
-                if self.streams[*stream].state != StreamState::Live {
-                    self.streams[*stream].state = StreamState::Sent { until };
+                if let Some(run) = self.streams[*at].run_mut(slot).filter(|run| !run.state.is_live()) {
+                    run.state = StreamState::Sent { until };
                 }
             }
             // That a stream which failed is asked for again was said when it failed.
-            let first = named.iter().any(|stream| self.streams[*stream].failures_in_a_row == 0);
+            let untroubled = |at: &usize| self.streams[*at].run(slot).is_some_and(|run| run.failures_in_a_row == 0);
+            let first = named.iter().any(untroubled);
             let streams = named.len();
-            self.connections[index].pending.push(PendingAsk { id, streams: named, until });
-            self.arm(index, until);
-            if first && !self.connections[index].in_outage {
-                self.say(index, Note::Asked { connection: name, streams, by: "SUBSCRIBE" }, ctx);
+            self.connections[slot].pending.push(PendingAsk { id, streams: named, until });
+            self.arm(slot, until);
+            if first && !self.connections[slot].in_outage {
+                self.say(slot, Note::Asked { connection: label, streams, by: "SUBSCRIBE" }, ctx);
             }
         }
     }
 
-    pub(super) fn on_reply(&mut self, index: usize, reply: Reply, ctx: &mut Context<'_>) {
+    pub(super) fn on_reply(&mut self, slot: usize, reply: Reply, ctx: &mut Context<'_>) {
         let now = ctx.now.mono;
-        let connection = &mut self.connections[index];
+        let connection = &mut self.connections[slot];
         let (id, error) = match reply {
             Reply::Ack { id } => (id, None),
             // We never ask for a list or a property; an answer to one is nobody's.
@@ -84,47 +85,62 @@ impl Feed {
                     format!("an answer to no request of ours (id {})", id.map_or("none".into(), |id| id.to_string()))
                 }
             };
-            let connection = connection.name.clone();
-            return self.say(index, Note::Answer { connection, words }, ctx);
+            let connection = connection.label.clone();
+            return self.say(slot, Note::Answer { connection, words }, ctx);
         };
         let ask = connection.pending.swap_remove(at);
         match error {
             None => {
                 let until = now + self.deadlines.first_data;
-                for stream in ask.streams {
-                    if matches!(self.streams[stream].state, StreamState::Sent { .. }) {
-                        self.acknowledge(stream, until, now);
+                for at in ask.streams {
+                    if self.was_sent(slot, at) {
+                        self.acknowledge(slot, at, until, now);
                         if self.canary.ack_is_proof {
-                            self.prove(index, stream, ctx);
+                            self.prove(slot, at, ctx);
                         }
                     }
                 }
-                self.arm(index, until);
+                self.arm(slot, until);
+                self.reconsider(slot, now);
             }
             Some(words) => {
                 let words: Rc<str> = words.into();
-                for stream in ask.streams {
-                    if matches!(self.streams[stream].state, StreamState::Sent { .. }) {
-                        self.fail(index, stream, words.clone(), ctx);
+                for at in ask.streams {
+                    if self.was_sent(slot, at) {
+                        self.fail(slot, at, false, words.clone(), ctx);
                     }
                 }
-                self.replace_if_useless(index, Stage::Ack, ctx);
+                self.replace_if_useless(slot, Stage::Ack, ctx);
             }
         }
     }
 
-    pub(super) fn acknowledge(&mut self, stream: usize, until: Instant, now: Instant) {
-        let stream = &mut self.streams[stream];
-        stream.acked_at = now;
-        stream.reason = None;
-        stream.state = StreamState::Acked { until };
-        self.waiting[stream.symbol.index()] += 1;
+    fn was_sent(&self, slot: usize, at: usize) -> bool {
+        self.streams[at].run(slot).is_some_and(|run| matches!(run.state, StreamState::Sent { .. }))
     }
 
-    /// Takes a stream out of the count of those that wait for data.
-    pub(super) fn unwait(&mut self, stream: usize) {
-        let stream = &self.streams[stream];
-        if matches!(stream.state, StreamState::Acked { .. } | StreamState::Quiet { .. }) {
+    /// The stream is asked for on this connection.
+    pub(super) fn count_request(&mut self, slot: usize, at: usize, now: Instant) {
+        self.streams[at].count_request();
+        if let Some(run) = self.streams[at].run_mut(slot) {
+            (run.asked_at, run.evidence_at, run.answered) = (now, None, false);
+        }
+    }
+
+    pub(super) fn acknowledge(&mut self, slot: usize, at: usize, until: Instant, now: Instant) {
+        let stream = &mut self.streams[at];
+        let polled = stream.polled.then(|| questions::polled_words().into());
+        let Some(run) = stream.run_mut(slot) else { return };
+        run.acked_at = now;
+        run.reason = polled;
+        run.state = StreamState::Acked { until };
+        self.waiting[self.streams[at].symbol.index()] += 1;
+    }
+
+    /// Takes a run out of the count of those that wait for data.
+    pub(super) fn unwait(&mut self, slot: usize, at: usize) {
+        let stream = &self.streams[at];
+        if stream.run(slot).is_some_and(|run| run.state.waits_for_data()) {
             self.waiting[stream.symbol.index()] -= 1;
         }
     }

@@ -1,13 +1,13 @@
 //! One row of connections: a session, the streams it carries, and its books.
 
+use super::voice::{Refusals, Voice};
+use crate::config::SubscribeBy;
 use crate::net::{Ending, Session, Stage};
-use crate::time::{Instant, Span, UtcMs};
-use crate::wire::market::{Reject, RejectKind};
+use crate::time::{Instant, UtcMs};
+use crate::wire::market::RejectKind;
 use std::collections::VecDeque;
+use std::fmt;
 use std::rc::Rc;
-
-/// Refused messages of one kind are summed up this often at most.
-const REFUSALS_TOLD_EVERY: Span = Span::from_secs(60);
 
 /// Requests of one connection that wait for their answers, or for any byte at all.
 const REQUESTS_IN_FLIGHT: usize = 2;
@@ -22,97 +22,58 @@ pub(super) struct PendingAsk {
     pub(super) until: Instant,
 }
 
-/// Refusals of one kind, and what has been said of them.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Refusals {
-    pub(super) count: u64,
-    told_at: Option<Instant>,
-    untold: u64,
-    newest: Option<(Reject, String)>,
+/// Why a connection gets a successor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Its time has come.
+    Planned,
+    /// The venue announced that it will close it.
+    Announced,
+    /// Some of its streams do not deliver, and asking again has not helped.
+    Healing,
 }
 
-impl Refusals {
-    /// Counts one; `sample` is only asked for when it will be told. True if it is to be told now.
-    pub(super) fn add(&mut self, reject: Reject, sample: impl FnOnce() -> String, now: Instant) -> bool {
-        self.count += 1;
-        self.untold += 1;
-        if self.untold == 1 {
-            self.newest = Some((reject, sample()));
-        }
-        self.due() <= now
-    }
-
-    /// When the next sum is to be told.
-    pub(super) fn due(&self) -> Instant {
-        match (self.untold, self.told_at) {
-            (0, _) => Instant::FAR,
-            (_, None) => Instant::ZERO,
-            (_, Some(at)) => at + REFUSALS_TOLD_EVERY,
-        }
-    }
-
-    /// Takes what is to be told.
-    pub(super) fn tell(&mut self, now: Instant) -> Option<(Reject, u64, String)> {
-        let (reject, sample) = self.newest.take()?;
-        self.told_at = Some(now);
-        Some((reject, std::mem::take(&mut self.untold), sample))
+impl fmt::Display for Purpose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Planned => "planned rotation",
+            Self::Announced => "the venue will close it",
+            Self::Healing => "some of its streams do not deliver",
+        })
     }
 }
 
-/// What one connection may say in [`VOICE_WINDOW`]; a peer that makes it flap, or fails hundreds of streams at once, must
-/// not bury everything else in the log.
-const VOICE_LINES: u32 = 30;
-const VOICE_WINDOW: Span = Span::from_secs(60);
-
-/// How much a connection has said lately.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Voice {
-    since: Instant,
-    said: u32,
-    held: u64,
-    newest: Option<String>,
-}
-
-impl Voice {
-    /// True if this may be said now; otherwise it is counted.
-    pub(super) fn admit(&mut self, words: impl FnOnce() -> String, now: Instant) -> bool {
-        if self.held == 0 && self.since + VOICE_WINDOW <= now {
-            (self.since, self.said) = (now, 0);
-        }
-        if self.said < VOICE_LINES {
-            self.said += 1;
-            return true;
-        }
-        self.held += 1;
-        self.newest = Some(words());
-        false
-    }
-
-    /// When what was held back is to be summed up.
-    pub(super) fn due(&self) -> Instant {
-        if self.held == 0 { Instant::FAR } else { self.since + VOICE_WINDOW }
-    }
-
-    /// The sum, which begins a new window.
-    pub(super) fn sum(&mut self, now: Instant) -> Option<(u64, String)> {
-        let newest = self.newest.take()?;
-        (self.since, self.said) = (now, 0);
-        Some((std::mem::take(&mut self.held), newest))
-    }
+/// What a connection is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It serves its group.
+    Current,
+    /// It proves itself, to take the current one's place.
+    Successor(Purpose),
+    /// It carries streams that the current one does not deliver, asked for in the other form.
+    Side,
+    /// It was replaced, and says goodbye.
+    Retiring,
+    /// It is free.
+    Vacant,
 }
 
 /// One connection's row.
 pub struct Connection {
     /// `market-N`
     pub name: Rc<str>,
+    /// The name as the log has it: with the leg, and whether it is a successor.
+    pub label: Rc<str>,
+    /// 0 is leg a, 1 is leg b.
+    pub leg: usize,
+    /// What it is there for.
+    pub role: Role,
     /// What it dials.
     pub url: Rc<str>,
     /// The connection itself.
     pub session: Session,
     /// Indices of the streams it carries.
     pub streams: Vec<usize>,
-    /// How many of them are live on it.
-    pub live: u32,
     /// Messages received.
     pub frames: u64,
     /// The newest ending and when.
@@ -123,11 +84,14 @@ pub struct Connection {
     pub last_data: Option<Instant>,
     /// True from `attempts` failures in a row until data comes.
     pub in_outage: bool,
+    pub(super) group: usize,
+    /// How its streams are asked for.
+    pub(super) by: SubscribeBy,
     pub(super) voice: Voice,
     pub(super) refusals: [Refusals; RejectKind::ALL.len()],
     /// Streams that wait for their turn in a SUBSCRIBE.
     pub(super) to_ask: VecDeque<usize>,
-    /// Streams to be taken back first, because asking again alone did not help.
+    /// Streams to be taken back first, because asking again alone did not help, or for good.
     pub(super) to_drop: Vec<usize>,
     pub(super) pending: Vec<PendingAsk>,
     pub(super) next_id: u64,
@@ -139,24 +103,32 @@ pub struct Connection {
     pub(super) excused_until: Instant,
     /// Data came since the connection opened.
     pub(super) proved: bool,
+    /// It was said how many of its streams are back since it opened.
+    pub(super) restored_told: bool,
     pub(super) all_live_told: bool,
+    /// Of a successor: when it is to be seen whether it can take over.
+    pub(super) review_at: Instant,
     /// Not before this does anything here have to be looked at.
     pub(super) wake: Instant,
 }
 
 impl Connection {
-    pub(super) fn new(name: Rc<str>, url: Rc<str>, session: Session, streams: Vec<usize>, now: Instant) -> Self {
+    pub(super) fn new(name: Rc<str>, group: usize, leg: usize, role: Role, session: Session, now: Instant) -> Self {
         Self {
+            label: name.clone(),
             name,
-            url,
+            leg,
+            role,
+            url: "".into(),
             session,
-            streams,
-            live: 0,
+            streams: Vec::new(),
             frames: 0,
             last_ending: None,
             endings_by_stage: [0; Stage::ALL.len()],
             last_data: None,
             in_outage: false,
+            group,
+            by: SubscribeBy::Message,
             voice: Voice::default(),
             refusals: std::array::from_fn(|_| Refusals::default()),
             to_ask: VecDeque::new(),
@@ -168,7 +140,9 @@ impl Connection {
             dark_since: now,
             excused_until: Instant::ZERO,
             proved: false,
+            restored_told: false,
             all_live_told: false,
+            review_at: Instant::FAR,
             wake: now,
         }
     }
@@ -194,6 +168,11 @@ impl Connection {
         self.dark_since
     }
 
+    /// `a` or `b`
+    pub fn leg_name(&self) -> &'static str {
+        if self.leg == 0 { "a" } else { "b" }
+    }
+
     /// Messages refused, and protocol violations, by kind.
     pub fn rejected(&self) -> impl Iterator<Item = (RejectKind, u64)> {
         RejectKind::ALL.into_iter().zip(&self.refusals).map(|(kind, refusals)| (kind, refusals.count))
@@ -202,5 +181,34 @@ impl Connection {
     /// When a sum of what was held back is to be told.
     pub(super) fn sums_due(&self) -> Instant {
         self.refusals.iter().map(Refusals::due).fold(self.voice.due(), Instant::min)
+    }
+
+    /// A connection beside this one says no more than both together may.
+    pub(super) fn lend_voice(&self, to: &mut Self) {
+        to.voice = self.voice.beside();
+        to.refusals = std::array::from_fn(|kind| self.refusals[kind].beside());
+    }
+
+    /// It is over, and what it said was said.
+    pub(super) fn take_voice_back(&mut self, from: &Self) {
+        self.voice.heard(&from.voice);
+        for (mine, theirs) in self.refusals.iter_mut().zip(&from.refusals) {
+            mine.heard(theirs);
+        }
+    }
+
+    /// Takes over the books of a row that ends, so that what is shown under one name only grows.
+    pub(super) fn inherit(&mut self, old: &mut Self) {
+        self.frames += old.frames;
+        for (mine, theirs) in self.endings_by_stage.iter_mut().zip(old.endings_by_stage) {
+            *mine += theirs;
+        }
+        for (mine, theirs) in self.refusals.iter_mut().zip(&mut old.refusals) {
+            mine.inherit(theirs);
+        }
+        if self.last_ending.is_none() {
+            self.last_ending.clone_from(&old.last_ending);
+        }
+        self.session.inherit(&old.session);
     }
 }

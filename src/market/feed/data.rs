@@ -2,65 +2,107 @@
 
 use super::*;
 
+/// A hole that another connection may be about to fill is told only if it lasts.
+const HOLE_LASTS: Span = Span::from_secs(1);
+const HOLES_UNTOLD_MAX: usize = 1_024;
+
 impl Feed {
-    pub(super) fn on_text(&mut self, index: usize, text: &str, ctx: &mut Context<'_>) {
-        self.connections[index].frames += 1;
+    pub(super) fn on_text(&mut self, slot: usize, text: &str, ctx: &mut Context<'_>) {
+        self.connections[slot].frames += 1;
+        if self.connections[slot].role == Role::Retiring {
+            // What was on its way when it was replaced: its successor has it as well.
+            return;
+        }
         match self.decoder.decode(text, ctx.market.symbols()) {
-            Ok(Decoded::Frame(frame)) => self.on_frame(index, &frame, text, ctx),
+            Ok(Decoded::Frame(frame)) => self.on_frame(slot, &frame, text, ctx),
             Ok(Decoded::Marks { refused, first }) => {
                 for row in 0..self.decoder.marks().len() {
                     let frame = Frame::Mark(self.decoder.marks()[row]);
-                    self.on_frame(index, &frame, text, ctx);
+                    self.on_frame(slot, &frame, text, ctx);
                 }
                 for reject in first.into_iter().cycle().take(refused as usize) {
-                    self.refuse(index, reject, || wire::sample(text.as_bytes()), ctx);
+                    self.refuse(slot, reject, || wire::sample(text.as_bytes()), ctx);
                 }
             }
-            Ok(Decoded::Control(reply)) => self.on_reply(index, reply, ctx),
+            Ok(Decoded::Control(reply)) => self.on_reply(slot, reply, ctx),
             Ok(Decoded::Shutdown) => {
-                let connection = self.connections[index].name.clone();
+                let connection = self.connections[slot].label.clone();
                 ctx.note(Note::Shutdown { connection });
+                self.begin_succession(slot, Purpose::Announced, ctx);
             }
             Ok(Decoded::Other) => {
                 let reject = Reject { kind: RejectKind::Unasked, field: None };
-                self.refuse(index, reject, || wire::sample(text.as_bytes()), ctx);
+                self.refuse(slot, reject, || wire::sample(text.as_bytes()), ctx);
             }
-            Err(reject) => self.refuse(index, reject, || wire::sample(text.as_bytes()), ctx),
+            Err(reject) => self.refuse(slot, reject, || wire::sample(text.as_bytes()), ctx),
         }
     }
 
-    pub(super) fn on_frame(&mut self, index: usize, frame: &Frame, text: &str, ctx: &mut Context<'_>) {
+    pub(super) fn on_frame(&mut self, slot: usize, frame: &Frame, text: &str, ctx: &mut Context<'_>) {
         let now = ctx.now.mono;
-        let at = self.slots[frame.symbol().index() * SLOTS + slot(frame.kind())] as usize;
-        let Some(stream) = self.streams.get_mut(at).filter(|stream| stream.connection == index) else {
-            let reject = Reject { kind: RejectKind::Unasked, field: None };
-            return self.refuse(index, reject, || wire::sample(text.as_bytes()), ctx);
+        let place = frame.symbol().index() * SLOTS + self::slot(frame.kind());
+        let at = self.slots.get(place).map_or(usize::MAX, |at| *at as usize);
+        let Some(stream) = self.streams.get_mut(at) else { return self.refuse_unasked(slot, text, ctx) };
+        let Some(position) = stream.runs.iter().position(|run| run.slot == slot) else {
+            return self.on_stray(slot, at, text, ctx);
         };
+        let behind = self.clock.behind(frame.event_time(), now);
+        let limit = self.deadlines.stale_of(frame.kind());
         stream.last_data = Some(now);
-        let proved = stream.state == StreamState::Live;
-        let connection = &mut self.connections[index];
+        let serving = stream.runs.len();
+        let run = &mut stream.runs[position];
+        let old = clock::is_old(&mut run.event, frame.event_time(), behind, limit, now);
+        let before = run.state;
+        if !old {
+            run.fresh_at = now;
+        }
+        let source = if run.ids.1 == 0 { Source::First } else { Source::Further };
+        let connection = &mut self.connections[slot];
         connection.last_data = Some(now);
-        let source = Source { session: index as u32, epoch: connection.session.epoch() };
         match ctx.market.apply(frame, source, ctx.now) {
             Applied::Trade(TapeEvent::Refused) => {
                 let reject = Reject { kind: RejectKind::Id, field: Some("a") };
-                return self.refuse(index, reject, || wire::sample(text.as_bytes()), ctx);
+                return self.refuse(slot, reject, || wire::sample(text.as_bytes()), ctx);
             }
             Applied::Trade(TapeEvent::Gap(hole)) => {
-                let symbol = ctx.market.symbols().name(frame.symbol()).into();
-                ctx.note(Note::HoleOpened { symbol, hole });
+                if serving > 1 && self.holes.len() < HOLES_UNTOLD_MAX {
+                    self.holes.push_back((now + HOLE_LASTS, frame.symbol(), hole));
+                    self.wake = self.wake.min(now + HOLE_LASTS);
+                } else {
+                    let symbol = ctx.market.symbols().name(frame.symbol()).into();
+                    ctx.note(Note::HoleOpened { symbol, hole });
+                }
             }
             Applied::Trade(TapeEvent::Filled) => {
                 let tape = ctx.market.book(frame.symbol()).tape.as_ref();
-                if tape.is_some_and(|tape| tape.missing() == 0) {
+                let untold = self.holes.iter().any(|(_, symbol, _)| *symbol == frame.symbol());
+                if tape.is_some_and(|tape| tape.missing() == 0) && !untold {
                     let symbol = ctx.market.symbols().name(frame.symbol()).into();
                     ctx.note(Note::HolesClosed { symbol });
                 }
             }
             Applied::Trade(TapeEvent::Next | TapeEvent::Duplicate) | Applied::Mark | Applied::Candle => {}
         }
-        if !proved {
-            self.prove(index, at, ctx);
+        let run = &mut self.streams[at].runs[position];
+        if let Frame::Trade(trade) = frame {
+            if run.ids.1 == 0 {
+                run.ids.0 = trade.id;
+            }
+            run.ids.1 = run.ids.1.max(trade.id);
+        }
+        match before {
+            _ if old => {}
+            StreamState::Live { .. } => {}
+            StreamState::Quiet { lived: true, .. } => self.speaks_again(slot, at, now),
+            StreamState::Wanted
+            | StreamState::Sent { .. }
+            | StreamState::Acked { .. }
+            | StreamState::Quiet { lived: false, .. }
+            | StreamState::Stale { .. }
+            | StreamState::Failed { .. } => self.prove(slot, at, ctx),
+        }
+        if self.streams[at].race.is_some() {
+            self.race(slot, at, frame, now);
         }
         // A candle is pushed when somebody trades, except for the last push, which may come by the clock.
         let traded = match frame {
@@ -68,48 +110,119 @@ impl Feed {
             Frame::Kline(kline) => !kline.closed,
             Frame::Mark(_) => false,
         };
-        if traded {
-            self.traded_at[frame.symbol().index()] = now;
+        if traded && !old {
+            self.traded[frame.symbol().index()].note(now);
             if self.waiting[frame.symbol().index()] > 0 {
-                self.testify(frame.symbol(), at, ctx);
+                self.testify(frame.symbol(), (slot, at), ctx);
+            }
+        }
+    }
+
+    /// Data of a stream that this connection does not carry, or no longer: it was taken back, or came by a URL and is no
+    /// longer wanted.
+    fn on_stray(&mut self, slot: usize, at: usize, text: &str, ctx: &mut Context<'_>) {
+        let connection = &self.connections[slot];
+        let stream = &self.streams[at];
+        if stream.wanted && connection.role != Role::Side && connection.group != stream.group {
+            self.refuse_unasked(slot, text, ctx);
+        }
+    }
+
+    fn refuse_unasked(&mut self, slot: usize, text: &str, ctx: &mut Context<'_>) {
+        let reject = Reject { kind: RejectKind::Unasked, field: None };
+        self.refuse(slot, reject, || wire::sample(text.as_bytes()), ctx);
+    }
+
+    /// A stream that was rightly silent has data again.
+    fn speaks_again(&mut self, slot: usize, at: usize, now: Instant) {
+        self.unwait(slot, at);
+        let until = now + self.stale_of(self.streams[at].kind);
+        if let Some(run) = self.streams[at].run_mut(slot) {
+            run.state = StreamState::Live { until };
+            (run.reason, run.evidence_at) = (None, None);
+        }
+    }
+
+    /// Who of the two legs was first with this message?
+    fn race(&mut self, slot: usize, at: usize, frame: &Frame, now: Instant) {
+        let connection = &self.connections[slot];
+        if connection.role != Role::Current {
+            return;
+        }
+        let event = frame.event_time().0;
+        let key = match frame {
+            Frame::Trade(trade) => (trade.id, trade.id),
+            Frame::Mark(_) => (event, event.div_euclid(1_000)),
+            Frame::Kline(kline) => (2 * event + i64::from(kline.closed), event.div_euclid(250)),
+        };
+        let (group, leg) = (connection.group, connection.leg);
+        let Some(other) = self.other_leg(slot) else { return };
+        let stream = &mut self.streams[at];
+        let other_live = stream.run(other).is_some_and(|run| run.state.is_live());
+        if let Some(race) = &mut stream.race {
+            race.arrived(key, leg, other_live, &mut self.groups[group].books, now);
+        }
+    }
+
+    /// Holes that have lasted are told.
+    pub(super) fn tell_holes(&mut self, ctx: &mut Context<'_>) {
+        while let Some((due, symbol, hole)) = self.holes.front().copied() {
+            if due > ctx.now.mono {
+                return self.wake = self.wake.min(due);
+            }
+            self.holes.pop_front();
+            let tape = ctx.market.book(symbol).tape.as_ref();
+            let lasts = tape.is_some_and(|tape| tape.holes().any(|open| open.from <= hole.to && hole.from <= open.to));
+            if lasts {
+                let symbol = ctx.market.symbols().name(symbol).into();
+                ctx.note(Note::HoleOpened { symbol, hole });
             }
         }
     }
 
     /// The stream's own data has come: nothing else makes it live.
-    pub(super) fn prove(&mut self, index: usize, at: usize, ctx: &mut Context<'_>) {
+    pub(super) fn prove(&mut self, slot: usize, at: usize, ctx: &mut Context<'_>) {
         let now = ctx.now.mono;
-        if self.streams[at].state == StreamState::Wanted && !self.forgo(index, at) {
+        if self.streams[at].run(slot).is_some_and(|run| run.state == StreamState::Wanted) && !self.forgo(slot, at) {
             return;
         }
-        self.unwait(at);
+        self.unwait(slot, at);
+        let until = now + self.stale_of(self.streams[at].kind);
         let stream = &mut self.streams[at];
-        stream.state = StreamState::Live;
-        stream.successes += 1;
-        stream.failures_in_a_row = 0;
-        stream.reason = None;
-        let connection = &mut self.connections[index];
-        connection.live += 1;
-        let (name, elapsed) = (stream.name.clone(), now.since(stream.asked_at));
-        ctx.note(Note::StreamLive { stream: name, connection: connection.name.clone(), elapsed });
+        let Some(run) = stream.run_mut(slot) else { return };
+        run.state = StreamState::Live { until };
+        run.evidence_at = None;
+        if self.canary.ack_is_proof {
+            run.fresh_at = now;
+        }
+        // It comes by itself after a silence: no request of ours succeeded.
+        let answers = !std::mem::replace(&mut run.answered, true);
+        let elapsed = now.since(run.asked_at);
+        stream.successes += u64::from(answers);
+        let name = stream.name.clone();
+        self.arm(slot, until);
+        let connection = &mut self.connections[slot];
+        ctx.note(Note::StreamLive { stream: name, connection: connection.label.clone(), elapsed });
         if !connection.proved {
             connection.proved = true;
             connection.session.proved();
             if std::mem::take(&mut connection.in_outage) {
                 let dark = now.since(connection.dark_since);
-                ctx.note(Note::OutageOver { connection: connection.name.clone(), dark });
+                ctx.note(Note::OutageOver { connection: connection.label.clone(), dark });
             }
-            let at = self.all_silent_at(index);
-            self.arm(index, at);
+            let at = self.all_silent_at(slot);
+            self.arm(slot, at);
         }
-        self.tell_all_live(index, ctx);
+        self.healed(slot, at, ctx);
+        self.reconsider(slot, now);
+        self.tell_restored(slot, ctx);
     }
 
     /// A stream waits to be asked for again and delivers: it need not be asked for. False if it was taken back already,
     /// so that what comes is the last of it.
-    fn forgo(&mut self, index: usize, at: usize) -> bool {
-        let taken_back = self.streams[at].failures_in_a_row > 1;
-        let connection = &mut self.connections[index];
+    fn forgo(&mut self, slot: usize, at: usize) -> bool {
+        let taken_back = self.streams[at].run(slot).is_some_and(|run| run.failures_in_a_row > 1);
+        let connection = &mut self.connections[slot];
         if taken_back && !connection.to_drop.contains(&at) {
             return false;
         }
@@ -118,39 +231,23 @@ impl Feed {
         true
     }
 
-    pub(super) fn tell_all_live(&mut self, index: usize, ctx: &mut Context<'_>) {
-        let connection = &self.connections[index];
-        if connection.all_live_told || !connection.streams.iter().all(|at| self.streams[*at].state.is_fine()) {
-            return;
-        }
-        let (live, streams) = (connection.live, connection.streams.len() as u32);
-        let note = Note::AllLive {
-            connection: connection.name.clone(),
-            live,
-            quiet: streams - live,
-            elapsed: ctx.now.mono.since(connection.session.since()),
-        };
-        self.connections[index].all_live_told = true;
-        self.say(index, note, ctx);
-    }
-
     pub(super) fn refuse(
         &mut self,
-        index: usize,
+        slot: usize,
         reject: Reject,
         sample: impl FnOnce() -> String,
         ctx: &mut Context<'_>,
     ) {
         let kind = RejectKind::ALL.iter().position(|kind| *kind == reject.kind).unwrap_or(0);
-        if self.connections[index].refusals[kind].add(reject, sample, ctx.now.mono) {
-            self.tell_refusals(index, kind, ctx);
+        if self.connections[slot].refusals[kind].add(reject, sample, ctx.now.mono) {
+            self.tell_refusals(slot, kind, ctx);
         }
     }
 
-    pub(super) fn tell_refusals(&mut self, index: usize, kind: usize, ctx: &mut Context<'_>) {
-        let connection = &mut self.connections[index];
+    pub(super) fn tell_refusals(&mut self, slot: usize, kind: usize, ctx: &mut Context<'_>) {
+        let connection = &mut self.connections[slot];
         if let Some((reject, count, sample)) = connection.refusals[kind].tell(ctx.now.mono) {
-            ctx.note(Note::Refused { connection: connection.name.clone(), reject, count, sample });
+            ctx.note(Note::Refused { connection: connection.label.clone(), reject, count, sample });
         }
     }
 }

@@ -1,184 +1,261 @@
-//! The verdicts: what a stream that has not delivered in its time is, and what follows.
+//! The verdicts: what a run that has not delivered in its time is, and what follows.
 //!
 //! Silence of a mark price is a failure. Silence of trades or candles is one only if somebody traded, or if nothing at
 //! hand can tell; a symbol that nobody trades is *quiet*. Trades are known from another stream of the same symbol, and
 //! the symbol's mark price shows that the path to it works.
 
-use super::{Context, Feed, Stream, StreamState};
-use crate::config::SubscribeBy;
-use crate::net::Stage;
-use crate::note::Note;
-use crate::time::{Instant, Span};
-use crate::wire::{StreamKind, SymbolId};
-use std::rc::Rc;
+use super::evidence::EVIDENCE_MATURES;
+use super::questions::{UNKNOWN, polled_words};
+use super::*;
 
-/// A candle is pushed about 150 ms before the trade it tells of (measured, USD-M): evidence younger than this may
-/// still be followed by the data it speaks for.
-const EVIDENCE_MATURES: Span = Span::from_secs(1);
+/// What the venue does not list is asked for again after this long, or when it is listed.
+pub(super) const UNKNOWN_AGAIN: Span = Span::from_secs(3_600);
+
+/// What the silence of a run is.
+enum Verdict {
+    /// Nobody traded.
+    Quiet(&'static str),
+    /// Somebody did, and its data may still come until then.
+    Wait(Instant),
+    /// A failure, in words.
+    Guilty(String),
+}
 
 impl Feed {
-    /// Looks at every stream of a connection whose time has come.
-    pub(super) fn judge(&mut self, index: usize, ctx: &mut Context<'_>) {
+    /// Looks at every run of a connection whose time has come.
+    pub(super) fn judge(&mut self, slot: usize, ctx: &mut Context<'_>) {
         let now = ctx.now.mono;
-        if !self.connections[index].session.is_open() {
+        if !self.connections[slot].session.is_open() || self.stopping {
             return;
         }
-        if self.all_silent_at(index) <= now && self.silence_is_the_markets(index, now) {
-            self.connections[index].excused_until = now + self.deadlines.first_data;
+        if self.all_silent_at(slot) <= now && self.silence_is_the_markets(slot, now) {
+            self.connections[slot].excused_until = now + self.deadlines.first_data;
         }
-        if self.all_silent_at(index) <= now {
+        if self.all_silent_at(slot) <= now {
             let silent = self.deadlines.stale;
             let words = format!("all streams silent for {silent}");
-            self.connections[index].session.abandon(Stage::Read, &words, silent, now);
-            return self.drain(index, ctx);
+            self.connections[slot].session.abandon(Stage::Read, &words, silent, now);
+            return self.drain(slot, ctx);
         }
-        self.connections[index].pending.retain(|ask| ask.until > now);
-        let mut failed_at = None;
-        for position in 0..self.connections[index].streams.len() {
-            let at = self.connections[index].streams[position];
-            if self.streams[at].state.deadline() > now {
+        self.connections[slot].pending.retain(|ask| ask.until > now);
+        let (mut failed_at, mut asked_for_help) = (None, false);
+        for position in 0..self.connections[slot].streams.len() {
+            let at = self.connections[slot].streams[position];
+            let Some(run) = self.streams[at].run(slot) else { continue };
+            if run.state.deadline() > now {
                 continue;
             }
-            match self.streams[at].state {
+            match run.state {
                 StreamState::Sent { .. } => {
-                    let words = format!("not acknowledged within {} on {}", self.deadlines.ack, self.path(index));
-                    self.fail(index, at, words.into(), ctx);
+                    let words = format!("not acknowledged within {} on {}", self.deadlines.ack, self.path(slot));
+                    self.fail(slot, at, false, words.into(), ctx);
                     failed_at = Some(Stage::Ack);
                 }
-                StreamState::Acked { .. } | StreamState::Quiet { .. } => {
-                    if self.judge_silence(index, at, ctx) {
+                StreamState::Acked { .. } | StreamState::Quiet { lived: false, .. } => {
+                    if self.judge_first_data(slot, at, ctx) {
                         failed_at = Some(Stage::FirstData);
                     }
                 }
-                StreamState::Failed { .. } if self.by == SubscribeBy::Message => {
-                    self.streams[at].state = StreamState::Wanted;
-                    self.connections[index].to_ask.push_back(at);
-                    // A venue that believes it already delivers ignores the same request: take it back first.
-                    if self.streams[at].failures_in_a_row > 1 {
-                        self.connections[index].to_drop.push(at);
-                    }
+                StreamState::Live { .. } | StreamState::Quiet { lived: true, .. } => {
+                    self.judge_life(slot, at, ctx);
                 }
-                // Asked for by the URL: asking anew takes a new connection. Its data would still make it live.
-                StreamState::Failed { .. } => {
-                    let until = now + self.pause(self.streams[at].failures_in_a_row);
-                    self.streams[at].state = StreamState::Failed { until };
-                }
-                StreamState::Wanted | StreamState::Live => {}
+                StreamState::Stale { .. } | StreamState::Failed { .. } => asked_for_help = true,
+                StreamState::Wanted => {}
             }
+        }
+        if asked_for_help {
+            self.climb(slot, ctx);
         }
         if let Some(stage) = failed_at {
-            self.replace_if_useless(index, stage, ctx);
+            self.replace_if_useless(slot, stage, ctx);
         }
-        self.tell_all_live(index, ctx);
+        self.tell_restored(slot, ctx);
     }
 
-    /// An acknowledged stream without data, at its deadline. True if it failed.
-    fn judge_silence(&mut self, index: usize, at: usize, ctx: &mut Context<'_>) -> bool {
+    /// A run that was acknowledged and has no data, at its deadline. True if it failed.
+    fn judge_first_data(&mut self, slot: usize, at: usize, ctx: &mut Context<'_>) -> bool {
         let now = ctx.now.mono;
-        let stream = &self.streams[at];
-        let within = self.deadlines.first_data;
-        let verdict: Result<&'static str, String> = match (stream.kind, stream.evidence_at) {
-            (StreamKind::MarkPrice, _) => Err(format!("acknowledged, no data within {within} on {}", self.path(index))),
-            (_, Some(evidence)) if evidence + EVIDENCE_MATURES > now => {
-                let until = evidence + EVIDENCE_MATURES;
-                let was_quiet = matches!(stream.state, StreamState::Quiet { .. });
-                self.streams[at].state =
-                    if was_quiet { StreamState::Quiet { until } } else { StreamState::Acked { until } };
-                return false;
+        let (stream, within) = (&self.streams[at], self.deadlines.first_data);
+        let Some(run) = stream.run(slot) else { return false };
+        let verdict = match (stream.kind, run.evidence_at) {
+            (StreamKind::MarkPrice, _) => {
+                Verdict::Guilty(format!("acknowledged, no data within {within} on {}", self.path(slot)))
             }
-            (_, Some(_)) => Err(format!("acknowledged, no data within {within}, while other streams tell of trades")),
-            (_, None) if self.path_works(stream) => Ok("quiet: acknowledged, and nobody has traded since"),
-            (_, None) => Err(format!("acknowledged, no data within {within} on {}", self.path(index))),
+            (_, Some(evidence)) if evidence + EVIDENCE_MATURES > now => Verdict::Wait(evidence + EVIDENCE_MATURES),
+            (_, Some(_)) => {
+                Verdict::Guilty(format!("acknowledged, no data within {within}, while others tell of trades"))
+            }
+            (_, None) if self.path_works(slot, at, now) => {
+                Verdict::Quiet("quiet: acknowledged, and nobody has traded since")
+            }
+            (_, None) => Verdict::Guilty(format!("acknowledged, no data within {within} on {}", self.path(slot))),
         };
         match verdict {
-            Ok(reason) => {
-                let until = now + within;
-                let stream = &mut self.streams[at];
-                if !matches!(stream.state, StreamState::Quiet { .. }) {
-                    stream.reason = Some(reason.into());
-                    let stream = stream.name.clone();
-                    self.say(index, Note::StreamQuiet { stream, reason }, ctx);
-                }
-                self.streams[at].state = StreamState::Quiet { until };
+            Verdict::Wait(until) => {
+                let Some(run) = self.streams[at].run_mut(slot) else { return false };
+                run.state = run.state.put_off(until);
                 false
             }
-            Err(words) => {
-                self.fail(index, at, words.into(), ctx);
+            Verdict::Quiet(words) => {
+                self.call_quiet(slot, at, words, false, ctx);
+                false
+            }
+            Verdict::Guilty(words) => {
+                self.fail(slot, at, false, words.into(), ctx);
                 true
             }
         }
     }
 
-    /// Does another stream of the symbol deliver, so that silence can be told from a dead path?
-    fn path_works(&self, stream: &Stream) -> bool {
-        self.of_symbol(stream.symbol).any(|at| self.streams[at].state == StreamState::Live)
-    }
-
-    fn of_symbol(&self, symbol: SymbolId) -> impl Iterator<Item = usize> + use<'_> {
-        let first = symbol.index() * super::SLOTS;
-        self.slots[first..first + super::SLOTS].iter().filter(|at| **at != super::NONE).map(|at| *at as usize)
-    }
-
-    /// A trade or candle of the symbol has come over stream `witness`: those that wait should have theirs soon.
-    pub(super) fn testify(&mut self, symbol: SymbolId, witness: usize, ctx: &mut Context<'_>) {
+    /// A run that lived, when its silence is looked at.
+    fn judge_life(&mut self, slot: usize, at: usize, ctx: &mut Context<'_>) {
         let now = ctx.now.mono;
-        let first = symbol.index() * super::SLOTS;
-        for slot in first..first + super::SLOTS {
-            let at = self.slots[slot] as usize;
-            if at == witness || at >= self.streams.len() {
-                continue;
+        let stream = &self.streams[at];
+        let limit = self.stale_of(stream.kind);
+        let Some(run) = stream.run(slot) else { return };
+        if run.fresh_at + limit > now {
+            let until = run.fresh_at + limit;
+            if let Some(run) = self.streams[at].run_mut(slot) {
+                run.state = StreamState::Live { until };
             }
-            let stream = &mut self.streams[at];
-            let waits = matches!(stream.state, StreamState::Acked { .. } | StreamState::Quiet { .. });
-            // One trade is told by a candle and, later, by itself; what was traded around the acknowledgement may have
-            // been told to one stream before it was asked for and to the other after.
-            let too_soon = now < stream.acked_at + EVIDENCE_MATURES;
-            if !waits || too_soon || stream.kind == StreamKind::MarkPrice || stream.evidence_at.is_some() {
-                continue;
+            return;
+        }
+        let silent = now.since(run.fresh_at);
+        let verdict = match stream.kind {
+            _ if run.event.1 > run.fresh_at => {
+                Verdict::Guilty(format!("what comes is older than {limit}, by the venue's own time"))
             }
-            stream.evidence_at = Some(now);
-            if let StreamState::Quiet { .. } = stream.state {
-                // It was rightly silent until now; from here on it has its full time again.
-                let until = now + self.deadlines.first_data;
-                stream.state = StreamState::Quiet { until };
-                let connection = stream.connection;
-                self.arm(connection, until);
+            StreamKind::MarkPrice => Verdict::Guilty(format!("no data for {silent}")),
+            StreamKind::AggTrade | StreamKind::Kline(_) => self.judge_silence(slot, at, silent, now),
+        };
+        match verdict {
+            Verdict::Quiet(words) => self.call_quiet(slot, at, words, true, ctx),
+            Verdict::Wait(until) => {
+                if let Some(run) = self.streams[at].run_mut(slot) {
+                    run.state = run.state.put_off(until);
+                }
             }
+            Verdict::Guilty(words) => self.fail(slot, at, true, words.into(), ctx),
         }
     }
 
-    /// The stream failed; it is asked for again after a pause, for ever.
-    pub(super) fn fail(&mut self, index: usize, at: usize, reason: Rc<str>, ctx: &mut Context<'_>) {
-        self.unwait(at);
+    /// The silence of trades or candles that lived.
+    fn judge_silence(&self, slot: usize, at: usize, silent: Span, now: Instant) -> Verdict {
+        let stream = &self.streams[at];
+        let Some(run) = stream.run(slot) else { return Verdict::Wait(now + EVIDENCE_MATURES) };
+        let traded = &self.traded[stream.symbol.index()];
+        if let (StreamState::Quiet { .. }, Some(evidence)) = (run.state, run.evidence_at) {
+            // It was rightly silent, and then somebody traded: it had its time from there.
+            let until = evidence + self.deadlines.first_data;
+            return if until > now {
+                Verdict::Wait(until)
+            } else {
+                Verdict::Guilty(format!("no data for {silent}, while others tell of trades"))
+            };
+        }
+        // One trade is told of by a candle and, later, by itself.
+        if traded.mature(now) > run.fresh_at + EVIDENCE_MATURES {
+            return Verdict::Guilty(format!("no data for {silent}, while others tell of trades"));
+        }
+        match traded.ripens(now) {
+            Some(at) if at > run.fresh_at + EVIDENCE_MATURES.times(2) => return Verdict::Wait(at),
+            _ => {}
+        }
+        if self.path_works(slot, at, now) {
+            Verdict::Quiet("quiet: nobody has traded since its newest data")
+        } else {
+            Verdict::Guilty(format!("no data for {silent}, and nothing else of the symbol can tell why"))
+        }
+    }
+
+    fn call_quiet(&mut self, slot: usize, at: usize, reason: &'static str, lived: bool, ctx: &mut Context<'_>) {
+        let until = ctx.now.mono + self.deadlines.first_data;
+        self.unwait(slot, at);
+        let Some(run) = self.streams[at].run_mut(slot) else { return };
+        let told = matches!(run.state, StreamState::Quiet { .. });
+        if lived && !told {
+            run.evidence_at = None;
+        }
+        run.state = StreamState::Quiet { until, lived };
+        let news = run.serves && !told;
+        if !told {
+            run.reason = Some(reason.into());
+        }
+        self.waiting[self.streams[at].symbol.index()] += 1;
+        self.arm(slot, until);
+        self.reconsider(slot, ctx.now.mono);
+        // A stream that was found guilty before is not believed so easily.
+        let urgent = self.streams[at].failures_in_a_row > 0;
+        self.doubt(self.streams[at].symbol, urgent, ctx.now.mono);
+        if news && !self.streams[at].is_fine_without(slot) {
+            let stream = self.streams[at].name.clone();
+            self.say(slot, Note::StreamQuiet { stream, reason }, ctx);
+        }
+    }
+
+    /// The run failed, or became stale; the next step to heal it is taken after a pause, for ever.
+    pub(super) fn fail(&mut self, slot: usize, at: usize, stale: bool, reason: Rc<str>, ctx: &mut Context<'_>) {
+        let now = ctx.now.mono;
+        self.unwait(slot, at);
+        let (stream_unknown, polled) = (self.streams[at].unknown, self.streams[at].polled);
+        let Some(run) = self.streams[at].run_mut(slot) else { return };
+        run.failures_in_a_row += 1;
+        let reason: Rc<str> = match (stream_unknown, polled) {
+            (true, _) => UNKNOWN.into(),
+            (false, true) => format!("{reason}; {}", polled_words()).into(),
+            (false, false) => reason,
+        };
+        run.reason = Some(reason.clone());
+        let pause = if stream_unknown { UNKNOWN_AGAIN } else { self.pause_of(slot, at) };
+        let until = now + pause;
+        let covered = self.streams[at].is_fine_without(slot);
+        let Some(run) = self.streams[at].run_mut(slot) else { return };
+        run.state = if stale { StreamState::Stale { until } } else { StreamState::Failed { until } };
+        let (serves, in_a_row) = (run.serves, run.failures_in_a_row);
+        self.arm(slot, until);
+        self.reconsider(slot, now);
+        if !serves && self.connections[slot].role != Role::Side {
+            // What a successor does not deliver is no failure of the stream, which another connection may deliver.
+            return;
+        }
+        let connection = self.connections[slot].label.clone();
         let stream = &mut self.streams[at];
-        if stream.state == StreamState::Live {
-            self.connections[index].live -= 1;
+        let name = stream.name.clone();
+        if covered {
+            if in_a_row.is_power_of_two() {
+                self.say(slot, Note::RunFailed { stream: name, connection, reason }, ctx);
+            }
+            return;
         }
         stream.failures += 1;
         stream.failures_in_a_row += 1;
-        stream.reason = Some(reason.clone());
+        if stream.failures_in_a_row == 1 {
+            stream.down_since = now;
+        }
         let failures = stream.failures_in_a_row;
-        let pause = self.pause(failures);
-        let until = ctx.now.mono + pause;
-        self.streams[at].state = StreamState::Failed { until };
-        self.arm(index, until);
-        let (stream, connection) = (self.streams[at].name.clone(), self.connections[index].name.clone());
         // Told when it begins, and then each time the failures have doubled.
         if failures.is_power_of_two() {
-            self.say(index, Note::StreamFailed { stream, connection, reason, pause, failures }, ctx);
+            let note = Note::StreamFailed { stream: name, connection, stale, reason, pause, failures };
+            self.say(slot, note, ctx);
         }
     }
 
-    fn pause(&mut self, failures: u32) -> Span {
+    fn pause_of(&mut self, slot: usize, at: usize) -> Span {
+        self.pause(self.streams[at].run(slot).map_or(1, |run| run.failures_in_a_row))
+    }
+
+    pub(super) fn pause(&mut self, failures: u32) -> Span {
         let (min, max) = (self.backoff.min.as_ns(), self.backoff.max.as_ns());
         let ceiling = min.saturating_mul(1 << failures.min(40)).min(max).max(min);
         Span::from_ns(self.rng.u64(min..=ceiling))
     }
 
     /// When nothing on a connection delivers or can still be expected to, only another connection can help.
-    pub(super) fn replace_if_useless(&mut self, index: usize, stage: Stage, ctx: &mut Context<'_>) {
-        let connection = &self.connections[index];
-        if !connection.streams.iter().all(|at| matches!(self.streams[*at].state, StreamState::Failed { .. })) {
+    pub(super) fn replace_if_useless(&mut self, slot: usize, stage: Stage, ctx: &mut Context<'_>) {
+        let connection = &self.connections[slot];
+        let known = connection.streams.iter().filter(|at| !self.streams[**at].unknown);
+        let mut runs = known.filter_map(|at| self.streams[*at].run(slot)).peekable();
+        if runs.peek().is_none() || !runs.all(|run| run.state.is_down()) {
             return;
         }
         let (words, elapsed) = if stage == Stage::Ack {
@@ -186,14 +263,14 @@ impl Feed {
         } else {
             ("no stream delivered", self.deadlines.first_data)
         };
-        let words = format!("{words} in its time on {}", self.path(index));
-        self.connections[index].session.abandon(stage, &words, elapsed, ctx.now.mono);
-        self.drain(index, ctx);
+        let words = format!("{words} in its time on {}", self.path(slot));
+        self.connections[slot].session.abandon(stage, &words, elapsed, ctx.now.mono);
+        self.drain(slot, ctx);
     }
 
     /// When the silence of all streams of a connection that lived becomes its end.
-    pub(super) fn all_silent_at(&self, index: usize) -> Instant {
-        let connection = &self.connections[index];
+    pub(super) fn all_silent_at(&self, slot: usize) -> Instant {
+        let connection = &self.connections[slot];
         match connection.last_data {
             Some(at) if connection.proved => (at + self.deadlines.stale).max(connection.excused_until),
             _ => Instant::FAR,
@@ -202,16 +279,17 @@ impl Feed {
 
     /// All streams of a connection have been silent for long: is that so because nobody trades, as other connections
     /// can tell? A mark price has no such excuse, and where nothing can tell there is none either.
-    fn silence_is_the_markets(&self, index: usize, now: Instant) -> bool {
-        let connection = &self.connections[index];
+    fn silence_is_the_markets(&self, slot: usize, now: Instant) -> bool {
+        let connection = &self.connections[slot];
         let silent_since = connection.last_data.unwrap_or(Instant::ZERO);
         connection.streams.iter().all(|at| {
             let stream = &self.streams[*at];
-            let traded_since = self.traded_at[stream.symbol.index()] > silent_since + EVIDENCE_MATURES;
+            let traded_since = self.traded[stream.symbol.index()].mature(now) > silent_since + EVIDENCE_MATURES;
             let told = self.of_symbol(stream.symbol).any(|sibling| {
-                let sibling = &self.streams[sibling];
-                let fresh = sibling.last_data.is_some_and(|data| now.since(data) < self.deadlines.first_data);
-                sibling.connection != index && sibling.state == StreamState::Live && fresh
+                self.streams[sibling].runs.iter().any(|run| {
+                    let fresh = now.since(run.fresh_at) < self.deadlines.first_data;
+                    run.slot != slot && matches!(run.state, StreamState::Live { .. }) && fresh
+                })
             });
             stream.kind != StreamKind::MarkPrice && !traded_since && told
         })

@@ -2,67 +2,83 @@
 
 use super::*;
 
+/// Streams named in one line.
+const NAMED: usize = 5;
+
 impl Feed {
-    pub(super) fn on_open(&mut self, index: usize, ctx: &mut Context<'_>) {
+    pub(super) fn on_open(&mut self, slot: usize, ctx: &mut Context<'_>) {
         let now = ctx.now.mono;
-        let connection = &mut self.connections[index];
-        (connection.proved, connection.all_live_told) = (false, false);
+        let connection = &mut self.connections[slot];
+        (connection.proved, connection.all_live_told, connection.restored_told) = (false, false, false);
         connection.pending.clear();
         connection.to_ask.clear();
         connection.to_drop.clear();
-        for at in &connection.streams {
-            if matches!(self.streams[*at].state, StreamState::Failed { .. }) {
-                self.streams[*at].state = StreamState::Wanted;
-            }
-        }
         let note = Note::Open {
-            connection: connection.name.clone(),
+            connection: connection.label.clone(),
             elapsed: now.since(connection.attempt_began),
             address: connection.session.address(),
         };
         // Within an outage, opening is no news; data is.
         if !connection.in_outage {
-            self.say(index, note, ctx);
+            self.say(slot, note, ctx);
         }
-        match self.by {
+        for position in 0..self.connections[slot].streams.len() {
+            let at = self.connections[slot].streams[position];
+            let unknown = self.streams[at].unknown;
+            if let Some(run) = self.streams[at].run_mut(slot) {
+                run.forget_data();
+                if run.state.is_down() && !unknown {
+                    run.state = StreamState::Wanted;
+                }
+            }
+        }
+        if self.connections[slot].role == Role::Current {
+            self.plan_rotation(slot, now, ctx);
+        }
+        match self.connections[slot].by {
             SubscribeBy::Message => {
-                self.connections[index].to_ask = self.connections[index].streams.iter().copied().collect();
+                self.connections[slot].to_ask = self.connections[slot].streams.iter().copied().collect();
             }
             SubscribeBy::Url => {
                 // The upgrade's answer is all the acknowledgement there is.
                 let until = now + self.deadlines.first_data;
-                for at in 0..self.connections[index].streams.len() {
-                    let stream = self.connections[index].streams[at];
-                    self.streams[stream].ask(now);
-                    self.acknowledge(stream, until, now);
+                for position in 0..self.connections[slot].streams.len() {
+                    let at = self.connections[slot].streams[position];
+                    self.count_request(slot, at, now);
+                    self.acknowledge(slot, at, until, now);
                 }
                 let (connection, streams) =
-                    (self.connections[index].name.clone(), self.connections[index].streams.len());
-                self.say(index, Note::Asked { connection, streams, by: "URL" }, ctx);
-                self.arm(index, until);
+                    (self.connections[slot].label.clone(), self.connections[slot].streams.len());
+                self.say(slot, Note::Asked { connection, streams, by: "URL" }, ctx);
+                self.arm(slot, until);
             }
         }
     }
 
-    pub(super) fn on_ended(&mut self, index: usize, ending: Ending, ctx: &mut Context<'_>) {
+    pub(super) fn on_ended(&mut self, slot: usize, ending: Ending, ctx: &mut Context<'_>) {
         let now = ctx.now.mono;
+        if self.connections[slot].role == Role::Retiring {
+            return self.vacate_if_over(slot);
+        }
         if ending.violation && ending.stage == Stage::Read {
             let reject = Reject { kind: RejectKind::Protocol, field: None };
-            self.refuse(index, reject, || ending.reason.clone(), ctx);
+            self.refuse(slot, reject, || ending.reason.clone(), ctx);
         }
-        let connection = &mut self.connections[index];
+        let live = self.live_on(slot);
+        let connection = &mut self.connections[slot];
         if let Some(at) = Stage::ALL.iter().position(|stage| *stage == ending.stage) {
             connection.endings_by_stage[at] += 1;
         }
         connection.last_ending = Some((ending.clone(), ctx.now.utc()));
-        let live = std::mem::take(&mut connection.live);
         if live > 0 {
             connection.dark_since = now;
         }
         connection.to_ask.clear();
+        connection.to_drop.clear();
         connection.pending.clear();
         let pause = match connection.session.state() {
-            State::Backoff { until } => Some(until.since(now)),
+            // A socket of the other form is given up with its first end.
+            State::Backoff { until } => Some(until.since(now)).filter(|_| connection.role != Role::Side),
             State::Resolving { .. }
             | State::Dialing { .. }
             | State::Securing { .. }
@@ -71,42 +87,150 @@ impl Feed {
             | State::Closing { .. }
             | State::Stopped => None,
         };
-        let reason: Rc<str> = format!("{}: {ending}", connection.name).into();
-        for at in 0..connection.streams.len() {
-            let stream = self.connections[index].streams[at];
-            if !(self.canary.old_epoch_counts && self.streams[stream].state == StreamState::Live) {
-                self.unwait(stream);
-                if !matches!(self.streams[stream].state, StreamState::Failed { .. }) {
-                    self.streams[stream].state = StreamState::Wanted;
-                    self.streams[stream].reason = Some(reason.clone());
-                }
+        let reason: Rc<str> = format!("{}: {ending}", connection.label).into();
+        for position in 0..self.connections[slot].streams.len() {
+            let at = self.connections[slot].streams[position];
+            self.unwait(slot, at);
+            let Some(run) = self.streams[at].run_mut(slot) else { continue };
+            let counts_on = self.canary.old_epoch_counts && run.state.is_live();
+            if !run.state.is_down() && !counts_on {
+                run.state = StreamState::Wanted;
+                run.reason = Some(reason.clone());
             }
         }
-        let connection = &mut self.connections[index];
-        let (name, attempts) = (connection.name.clone(), self.deadlines.attempts);
+        self.tell_ended(slot, &ending, pause, live, ctx);
+        if let Some(wait) = ending.retry_after {
+            // The venue counts by our address: all its connections stay away as long, those included that are made later.
+            self.held_until = self.held_until.max(now + wait);
+            for other in (0..self.connections.len())
+                .filter(|other| self.connections[*other].role != Role::Vacant)
+                .collect::<Vec<_>>()
+            {
+                self.connections[other].session.hold(self.held_until, now);
+                // What that ended is told at once, in its own turn.
+                self.arm(other, now);
+            }
+        }
+        match self.connections[slot].role {
+            Role::Side => self.end_side(slot, ctx),
+            Role::Successor(_) => {
+                self.successor_ended(slot, &ending, ctx);
+            }
+            Role::Current => {
+                self.succeed_the_dead(slot, ctx);
+            }
+            Role::Retiring | Role::Vacant => {}
+        }
+    }
+
+    /// An outage is told once. It is an alarm unless the other leg delivers; a successor has none, it is given up.
+    fn tell_ended(&mut self, slot: usize, ending: &Ending, pause: Option<Span>, live: u32, ctx: &mut Context<'_>) {
+        let now = ctx.now.mono;
+        let (serves, stood_in_for) = (self.connections[slot].role == Role::Current, self.is_stood_in_for(slot));
+        let connection = &mut self.connections[slot];
+        let (name, attempts) = (connection.label.clone(), self.deadlines.attempts);
         let (failures, dark) = (ending.attempt, now.since(connection.dark_since));
         let told = connection.in_outage;
-        let outage = pause.is_some() && failures >= attempts && !told;
+        let outage = serves && pause.is_some() && failures >= attempts && !told;
         connection.in_outage |= outage;
         if !told {
             let ending = ending.clone();
-            self.say(index, Note::Ended { connection: name.clone(), ending, attempts, pause, live }, ctx);
+            self.say(slot, Note::Ended { connection: name.clone(), ending, attempts, pause, live }, ctx);
         }
         if outage {
-            ctx.note(Note::Outage { connection: name, failures, dark });
+            ctx.note(Note::Outage { connection: name, failures, dark, stood_in_for });
         } else if told && failures.is_power_of_two() {
             ctx.note(Note::StillOut { connection: name, failures, dark, last: ending.clone() });
         }
-        if let Some(wait) = ending.retry_after {
-            // The venue counts by address, so whoever goes to the same host stays away as long.
-            let host = self.connections[index].session.settings().host.clone();
-            for other in 0..self.connections.len() {
-                if self.connections[other].session.settings().host == host {
-                    self.connections[other].session.hold(now + wait, now);
-                    // What that ended is told at once, in its own turn.
-                    self.arm(other, now);
-                }
+        // The leg that stood in for the other one is gone as well: what was no alarm becomes one.
+        if let Some(other) = self.other_leg(slot)
+            && !self.is_stood_in_for(other)
+            && self.connections[other].in_outage
+        {
+            let other = &self.connections[other];
+            let (failures, dark) = (other.session.attempt(), now.since(other.dark_since));
+            if live > 0 {
+                ctx.note(Note::BothLegsOut { connection: other.label.clone(), failures, dark });
             }
         }
+    }
+
+    /// Does the other leg deliver what this connection should?
+    pub fn is_stood_in_for(&self, slot: usize) -> bool {
+        let Some(other) = self.other_leg(slot) else { return false };
+        self.connections[other].session.is_open() && self.connections[other].proved
+    }
+
+    /// A socket of the other form is gone: its streams are nobody's any more.
+    fn end_side(&mut self, slot: usize, ctx: &mut Context<'_>) {
+        for at in self.connections[slot].streams.clone() {
+            if self.connections[slot].role != Role::Side {
+                return;
+            }
+            let waits =
+                self.streams[at].runs.iter().filter(|run| run.serves && run.slot != slot && run.state.is_down());
+            let waits: Vec<usize> = waits.map(|run| run.slot).collect();
+            self.leave_side(slot, at, ctx);
+            for other in waits {
+                // Its own connection is tried again at once: nothing else delivers the stream.
+                self.set_pause(other, at, ctx.now.mono + self.backoff.min);
+            }
+        }
+    }
+
+    /// Once every stream was decided about: how many are back. What is not goes on being asked for.
+    pub(super) fn tell_restored(&mut self, slot: usize, ctx: &mut Context<'_>) {
+        let connection = &self.connections[slot];
+        if connection.restored_told || !connection.session.is_open() || connection.role == Role::Retiring {
+            return self.tell_all_live(slot, ctx);
+        }
+        let runs = connection.streams.iter().filter_map(|at| self.streams[*at].run(slot).map(|run| (*at, run)));
+        let (mut fine, mut missing) = (0, Vec::new());
+        for (at, run) in runs {
+            if run.state.is_fine() {
+                fine += 1;
+            } else if run.state.is_down() {
+                missing.push(at);
+            } else {
+                return;
+            }
+        }
+        self.connections[slot].restored_told = true;
+        if missing.is_empty() {
+            return self.tell_all_live(slot, ctx);
+        }
+        let mut names: Vec<&str> = missing.iter().take(NAMED).map(|at| &*self.streams[*at].name).collect();
+        let more = format!("and {} more", missing.len().saturating_sub(NAMED));
+        if missing.len() > NAMED {
+            names.push(&more);
+        }
+        let note = Note::Restored {
+            connection: self.connections[slot].label.clone(),
+            restored: fine,
+            of: fine + missing.len() as u32,
+            missing: names.join(" "),
+            elapsed: ctx.now.mono.since(self.connections[slot].session.since()),
+        };
+        self.say(slot, note, ctx);
+    }
+
+    pub(super) fn tell_all_live(&mut self, slot: usize, ctx: &mut Context<'_>) {
+        let connection = &self.connections[slot];
+        if connection.all_live_told || connection.role == Role::Retiring || !connection.session.is_open() {
+            return;
+        }
+        let (mut live, mut quiet) = (0, 0);
+        for run in connection.streams.iter().filter_map(|at| self.streams[*at].run(slot)) {
+            match run.state {
+                state if state.is_live() => live += 1,
+                state if state.is_fine() => quiet += 1,
+                _ => return,
+            }
+        }
+        let elapsed = ctx.now.mono.since(connection.session.since());
+        let note = Note::AllLive { connection: connection.label.clone(), live, quiet, elapsed };
+        self.connections[slot].all_live_told = true;
+        self.connections[slot].restored_told = true;
+        self.say(slot, note, ctx);
     }
 }

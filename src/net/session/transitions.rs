@@ -160,8 +160,13 @@ pub(super) fn server_name(host: &str) -> Result<ServerName<'static>, String> {
     ServerName::try_from(host.to_owned()).map_err(|_| "the host is no name a certificate can bear".to_owned())
 }
 
-/// IPv6 and IPv4 in turn, so that one broken family costs one address's share; the last good one first.
-pub(super) fn in_order(addresses: &[SocketAddr], last_good: Option<SocketAddr>) -> Vec<SocketAddr> {
+/// IPv6 and IPv4 in turn, so that one broken family costs one address's share; the last good one first, and last the one
+/// that another connection for the same streams uses.
+pub(super) fn in_order(
+    addresses: &[SocketAddr],
+    last_good: Option<SocketAddr>,
+    avoided: Option<SocketAddr>,
+) -> Vec<SocketAddr> {
     let mut ordered: Vec<SocketAddr> = last_good.filter(|good| addresses.contains(good)).into_iter().collect();
     let mut six = addresses.iter().filter(|a| a.is_ipv6());
     let mut four = addresses.iter().filter(|a| a.is_ipv4());
@@ -175,6 +180,9 @@ pub(super) fn in_order(addresses: &[SocketAddr], last_good: Option<SocketAddr>) 
                 ordered.push(*address);
             }
         }
+    }
+    if let Some(at) = ordered.iter().position(|address| Some(*address) == avoided) {
+        ordered[at..].rotate_left(1);
     }
     ordered
 }

@@ -189,6 +189,10 @@ impl Exchange {
         if !self.spot() {
             return Ok(info(self.books.iter().collect()));
         }
+        // The lists of permissions are empty here either way.
+        if params.optional("showPermissionSets").is_some_and(|shown| !["true", "false"].contains(&shown.as_str())) {
+            return Err(bad(-1100, "Illegal characters found in parameter 'showPermissionSets'."));
+        }
         let mut names: Vec<String> = params.optional("symbol").into_iter().collect();
         if let Some(list) = params.optional("symbols") {
             names = serde_json::from_str(&list)

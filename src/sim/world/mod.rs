@@ -11,8 +11,9 @@ mod tls;
 mod traffic;
 mod witness;
 
-use crate::config::{Config, Url};
-use crate::engine::{Engine, Event, JobId, Reply};
+use crate::config::{Config, Streams, Url};
+use crate::engine::rest::{Ask, NotAsked};
+use crate::engine::{Engine, Event, GetFailure, JobId, Reply, Response};
 use crate::market::feed::{self, Canary};
 use crate::note::Stamped;
 use crate::sim::exchange::{Exchange, ExchangeConfig, Fault, Harm, Listing};
@@ -50,7 +51,8 @@ impl Setup {
     /// Some symbols of the exchange's universe under the documented defaults.
     pub fn new(seed: u64, symbols: &[&str]) -> Self {
         let venue = Url { scheme: "ws", host: "venue.example".into(), port: 9443, path: "/market".into() };
-        let mut config = Config::for_exchange(symbols, venue, None, None);
+        let rest = Url { scheme: "https", path: String::new(), ..venue.clone() };
+        let mut config = Config::for_exchange(symbols, venue, Some(rest), None);
         config.tape.trades = 4_096;
         let mut exchange = ExchangeConfig { seed, warm_up_ms: 0, ..ExchangeConfig::default() };
         exchange.symbols.retain(|listing| symbols.contains(&listing.name.as_str()));
@@ -80,6 +82,9 @@ enum Happening {
     ProcessSeesEnd(WireId, Option<std::io::ErrorKind>),
     ExchangeSeesEnd(WireId),
     Resolved(JobId, Result<Vec<SocketAddr>, String>),
+    /// With the target as the exchange sees it.
+    RestAsked(JobId, String),
+    RestDone(JobId, Result<Response, GetFailure>),
     FaultBegins(usize),
     FaultEnds(usize),
     ClockSteps(i64),
@@ -143,13 +148,12 @@ impl World {
         }
         let tls = feed::tls_for(&config).expect("a CA made here is one");
         let engine = Engine::with_canary(&config, tls, rng.u64(..), now, setup.canary);
-        let sessions = engine.feed().connections().len();
         Self {
             now: Instant::ZERO,
             engine,
             hub: Hub::new(Exchange::new(setup.exchange.clone(), BEGINNING)),
             network: Network::new(rng.fork()),
-            wires: vec![None; sessions],
+            wires: Vec::new(),
             peers: Vec::new(),
             peer_wires: Vec::new(),
             identity,
@@ -161,7 +165,7 @@ impl World {
             sequence: 0,
             episodes: Vec::new(),
             skew_ms: 0,
-            witness: Witness::new(&config, sessions),
+            witness: Witness::new(&config),
             hash: DefaultHasher::new(),
             notes: Vec::new(),
             keep_notes: true,
@@ -266,6 +270,21 @@ impl World {
         self.heap.push(Reverse((at, self.sequence, slot)));
     }
 
+    /// Has the process ask REST for something, beside what it asks by itself.
+    ///
+    /// # Errors
+    /// See [`Engine::ask`].
+    pub fn ask(&mut self, ask: Ask) -> Result<(), NotAsked> {
+        self.engine.ask(ask)?;
+        self.tell(Event::Timeout);
+        Ok(())
+    }
+
+    /// The operator wants other symbols.
+    pub fn reload(&mut self, streams: Streams) {
+        self.tell(Event::Reload(Box::new(streams)));
+    }
+
     /// The operator wants a clean stop.
     pub fn stop(&mut self) {
         self.tell(Event::Stop);
@@ -364,6 +383,8 @@ impl World {
                 }
             }
             Happening::Resolved(job, result) => self.tell(Event::Reply(job, Reply::Resolved(result))),
+            Happening::RestAsked(job, target) => self.ask_exchange(job, &target),
+            Happening::RestDone(job, result) => self.tell(Event::Reply(job, Reply::Got(result))),
             Happening::FaultBegins(index) => self.begin(index),
             Happening::FaultEnds(index) => self.network.end(self.episodes[index].fault),
             Happening::ClockSteps(by_ms) => self.step_wall_clock(by_ms),

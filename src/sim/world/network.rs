@@ -2,7 +2,7 @@
 
 use crate::time::{Instant, Span};
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// What a path holds back at most before it breaks down silently: a trickle fills it in no time.
 const BACKLOG_MAX: Span = Span::from_secs(12);
@@ -44,6 +44,10 @@ pub enum NetFault {
     EndOfFile,
     /// Everything takes this much longer.
     Slow(Span),
+    /// REST gets no answer.
+    RestSilent,
+    /// REST is refused a connection.
+    RestFails,
     /// Everything to and from this address takes this much longer.
     SlowAt(IpAddr, Span),
     /// Nothing moves to and from this address; when it ends, everything comes at once.
@@ -73,6 +77,8 @@ impl NetFault {
             Self::Reset => "reset",
             Self::EndOfFile => "end-of-file",
             Self::Slow(_) => "slow",
+            Self::RestSilent => "rest-silent",
+            Self::RestFails => "rest-fails",
             Self::SlowAt(..) => "slow-at",
             Self::FreezeAt(_) => "freeze-at",
             Self::BlackHoleAt(_) => "black-hole-at",
@@ -136,6 +142,17 @@ pub enum Dialled {
     /// Refused at this time.
     Refused(Instant),
     /// Never answered.
+    Lost,
+}
+
+/// What becomes of one way of a REST call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// It arrives at this time.
+    Arrives(Instant),
+    /// No connection: the process learns of it at this time.
+    Refused(Instant),
+    /// Nothing ever comes.
     Lost,
 }
 
@@ -226,6 +243,20 @@ impl Network {
         });
         let usual = Span::from_us(self.rng.u64(200..20_000));
         Some((now + slow.unwrap_or(usual), !self.is(NetFault::ResolverFails)))
+    }
+
+    /// A REST request, or the answer to one, on its way.
+    pub fn rest(&mut self, now: Instant) -> Rest {
+        let latency = Span::from_us(self.rng.u64(20_000..200_000));
+        // REST has an address of its own, which no fault of an address strikes.
+        let arrival = self.delayed(now + latency, IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        if self.is(NetFault::RestSilent) || self.is(NetFault::SynLost) || self.is(NetFault::BlackHole) {
+            Rest::Lost
+        } else if self.is(NetFault::RestFails) || self.is(NetFault::Refused) {
+            Rest::Refused(arrival)
+        } else {
+            Rest::Arrives(arrival)
+        }
     }
 
     /// A new wire, and what becomes of the attempt to connect it.

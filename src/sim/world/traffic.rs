@@ -1,10 +1,12 @@
 //! Bytes between the process and the exchange: the shell's part on one side, the carrier's on the other.
 
-use super::network::{Dialled, Direction, WireId};
+use super::network::{Dialled, Direction, Rest, WireId};
 use super::tls::{self, Secure};
 use super::{Happening, World};
-use crate::engine::{Command, Event, Job, SessionId};
+use crate::engine::{Command, Event, GetFailure, Job, JobId, Response, SessionId};
 use crate::sim::peer::Ending;
+use crate::sim::venue::RestRequest;
+use crate::time::Span;
 use std::hash::Hash;
 use std::net::SocketAddr;
 
@@ -17,12 +19,12 @@ impl World {
 
     /// Is this the wire its session uses now? What comes over any other is the shell's to drop.
     pub(super) fn current(&self, wire: WireId) -> bool {
-        self.wires[self.network.wire(wire).session as usize] == Some(wire)
+        self.wires.get(self.network.wire(wire).session as usize) == Some(&Some(wire))
     }
 
     pub(super) fn end_wire(&mut self, wire: WireId) {
         let session = self.network.wire(wire).session as usize;
-        if self.wires[session] == Some(wire) {
+        if self.wires.get(session) == Some(&Some(wire)) {
             self.wires[session] = None;
             self.witness.hung_up(session);
         }
@@ -53,6 +55,9 @@ impl World {
         while let Some(command) = self.engine.poll_command() {
             match command {
                 Command::Dial { session, address } => {
+                    if self.wires.len() <= session.index() {
+                        self.wires.resize(session.index() + 1, None);
+                    }
                     if let Some(wire) = self.wires[session.index()] {
                         self.hang_up(wire);
                     }
@@ -60,7 +65,9 @@ impl World {
                     self.peers.push(None);
                     self.secure.push(None);
                     self.wires[session.index()] = Some(wire);
-                    self.witness.dialled(session.index(), self.now);
+                    let label =
+                        self.engine.feed().connection(session.index()).map_or("", |connection| &connection.label);
+                    self.witness.dialled(session.index(), label, self.now);
                     match outcome {
                         Dialled::Connected(at) => self.at(at, Happening::Connected(wire)),
                         Dialled::Refused(at) => self.at(at, Happening::Refused(wire)),
@@ -69,7 +76,7 @@ impl World {
                 }
                 Command::Hangup { session } => {
                     self.transmit(session);
-                    if let Some(wire) = self.wires[session.index()] {
+                    if let Some(wire) = self.wires.get(session.index()).copied().flatten() {
                         self.hang_up(wire);
                     }
                 }
@@ -78,6 +85,17 @@ impl World {
                         let addresses = self.addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
                         let result = if good { Ok(addresses) } else { Err("name not known".to_owned()) };
                         self.at(at, Happening::Resolved(id, result));
+                    }
+                }
+                Command::Work { id, job: Job::Get { base, target }, .. } => {
+                    let target = format!("{}{target}", base.path);
+                    match self.network.rest(self.now) {
+                        Rest::Arrives(at) => self.at(at, Happening::RestAsked(id, target)),
+                        Rest::Refused(at) => {
+                            let failure = GetFailure { words: "connect: refused".to_owned(), sent: false };
+                            self.at(at, Happening::RestDone(id, Err(failure)));
+                        }
+                        Rest::Lost => {}
                     }
                 }
                 Command::Exit => self.exited = true,
@@ -89,10 +107,40 @@ impl World {
         while let Some(stamped) = self.engine.poll_note() {
             let text = stamped.note.to_string();
             (stamped.at, &text).hash(&mut self.hash);
-            self.witness.noted(&stamped);
+            self.witness.noted(&stamped, self.engine.feed());
             if self.keep_notes {
                 self.notes.push(stamped);
             }
+        }
+    }
+
+    /// A REST request reaches the exchange, and its answer leaves.
+    pub(super) fn ask_exchange(&mut self, id: JobId, target: &str) {
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let request = RestRequest {
+            method: "GET".to_owned(),
+            path: path.to_owned(),
+            query: query.to_owned(),
+            headers: Vec::new(),
+            body: Vec::new(),
+        };
+        let utc = self.utc();
+        let answer = self.hub.with(|exchange| exchange.rest(&request, utc));
+        self.carry();
+        let header = |name: &str| answer.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value);
+        let response = Response {
+            status: answer.status,
+            retry_after: header("retry-after").and_then(|value| value.parse().ok()).map(Span::from_secs),
+            used_weight: header("x-mbx-used-weight-1m").and_then(|value| value.parse().ok()),
+            body: answer.body.clone().into_bytes(),
+        };
+        match self.network.rest(self.now) {
+            Rest::Arrives(at) => self.at(at, Happening::RestDone(id, Ok(response))),
+            Rest::Refused(at) => {
+                let failure = GetFailure { words: "answer: connection reset".to_owned(), sent: true };
+                self.at(at, Happening::RestDone(id, Err(failure)));
+            }
+            Rest::Lost => {}
         }
     }
 
@@ -109,7 +157,7 @@ impl World {
             return;
         }
         self.engine.transmitted(session, bytes.len());
-        if let Some(wire) = self.wires[session.index()] {
+        if let Some(wire) = self.wires.get(session.index()).copied().flatten() {
             self.send(wire, Direction::ToExchange, false, &bytes);
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 use crate::engine::Engine;
-use crate::market::feed::{Connection, StreamState};
+use crate::market::feed::{Connection, Feed, Role};
 use crate::net::State;
 use crate::note::{Note, Stamped};
 use crate::time::{Instant, Span};
@@ -17,27 +17,29 @@ const REFUSALS_APART: Span = Span::from_secs(60);
 /// What has come over a session's present socket, by the witness's own reading of the bytes.
 #[derive(Clone, Debug, Default)]
 struct Seen {
+    /// What the log calls the connection.
+    label: String,
     bytes: Vec<u8>,
     upgraded: bool,
     /// Streams whose data has come, by the name in the wrapper.
     streams: BTreeSet<String>,
 }
 
-/// What a session has said and been told so far.
+/// What was said of a connection so far.
 #[derive(Clone, Debug, Default)]
 struct Said {
     /// An outage was reported and is not over: nothing more is to be said of attempts.
     outage: bool,
     /// When refused messages were last told, by kind.
     refusals: BTreeMap<&'static str, Instant>,
-    /// Attempts that failed before they were open.
-    failed: u64,
 }
 
 /// The watcher.
 pub(super) struct Witness {
+    /// By slot.
     seen: Vec<Seen>,
-    said: Vec<Said>,
+    /// By the connection's label.
+    said: BTreeMap<String, Said>,
     /// The venue sent somebody away: when, and until when.
     away: (Instant, Instant),
     violations: Vec<String>,
@@ -48,11 +50,11 @@ pub(super) struct Witness {
 }
 
 impl Witness {
-    pub(super) fn new(config: &Config, sessions: usize) -> Self {
+    pub(super) fn new(config: &Config) -> Self {
         let d = &config.deadlines;
         Self {
-            seen: vec![Seen::default(); sessions],
-            said: vec![Said::default(); sessions],
+            seen: Vec::new(),
+            said: BTreeMap::new(),
             away: (Instant::ZERO, Instant::ZERO),
             violations: Vec::new(),
             stage_max: [d.resolve, d.tcp, d.tls, d.upgrade],
@@ -71,21 +73,29 @@ impl Witness {
         }
     }
 
+    fn seen(&mut self, slot: usize) -> &mut Seen {
+        if self.seen.len() <= slot {
+            self.seen.resize(slot + 1, Seen::default());
+        }
+        &mut self.seen[slot]
+    }
+
     /// Invariant: nobody dials a host that asked us to stay away.
-    pub(super) fn dialled(&mut self, session: usize, now: Instant) {
-        self.seen[session] = Seen::default();
+    pub(super) fn dialled(&mut self, slot: usize, label: &str, now: Instant) {
+        *self.seen(slot) = Seen { label: label.to_owned(), ..Seen::default() };
         if now < self.away.1 {
-            self.violated(now, &format!("market-{session} dials, although the venue asked us to stay away"));
+            self.violated(now, &format!("{label} dials, although the venue asked us to stay away"));
         }
     }
 
-    pub(super) fn hung_up(&mut self, session: usize) {
-        self.seen[session] = Seen::default();
+    pub(super) fn hung_up(&mut self, slot: usize) {
+        let label = std::mem::take(&mut self.seen(slot).label);
+        *self.seen(slot) = Seen { label, ..Seen::default() };
     }
 
     /// Reads WebSocket frames as they were delivered. The exchange sends them whole and unmasked.
     pub(super) fn delivered(&mut self, session: usize, bytes: &[u8]) {
-        let seen = &mut self.seen[session];
+        let seen = self.seen(session);
         seen.bytes.extend_from_slice(bytes);
         let mut at = 0;
         if !seen.upgraded {
@@ -119,31 +129,35 @@ impl Witness {
 
     /// Invariants of what is said: a stream is called live only after its own data came over its present connection; an
     /// outage is told once; refused messages of a kind are told once a minute.
-    pub(super) fn noted(&mut self, stamped: &Stamped) {
+    pub(super) fn noted(&mut self, stamped: &Stamped, feed: &Feed) {
         let at = stamped.at;
         match &stamped.note {
             Note::StreamLive { stream, connection, .. } => {
-                if !session_of(connection).and_then(|n| self.seen.get(n)).is_some_and(|s| s.streams.contains(&**stream))
-                {
+                // A successor may have been given another label since.
+                let is_its = |slot: usize, seen: &Seen| {
+                    *seen.label == **connection || feed.connection(slot).is_some_and(|c| c.label == *connection)
+                };
+                let shown =
+                    self.seen.iter().enumerate().any(|(slot, s)| is_its(slot, s) && s.streams.contains(&**stream));
+                if !shown {
                     self.violated(at, &format!("{stream} is called live without data on {connection}"));
                 }
             }
             Note::Attempt { connection, .. } | Note::Ended { connection, .. } => {
-                if session_of(connection).is_some_and(|n| self.said[n].outage) {
+                if self.said.get(&**connection).is_some_and(|said| said.outage) {
                     self.violated(at, &format!("{connection}: one more attempt of a reported outage is told"));
                 }
             }
             Note::Outage { connection, .. } | Note::OutageOver { connection, .. } => {
                 let begins = matches!(stamped.note, Note::Outage { .. });
-                if let Some(n) = session_of(connection)
-                    && std::mem::replace(&mut self.said[n].outage, begins) == begins
-                {
+                let said = self.said.entry(connection.to_string()).or_default();
+                if std::mem::replace(&mut said.outage, begins) == begins {
                     self.violated(at, &format!("{connection}: told twice: {}", stamped.note));
                 }
             }
             Note::Refused { connection, reject, .. } => {
-                let Some(n) = session_of(connection) else { return };
-                let before = self.said[n].refusals.insert(reject.kind.as_str(), at);
+                let said = self.said.entry(connection.to_string()).or_default();
+                let before = said.refusals.insert(reject.kind.as_str(), at);
                 if before.is_some_and(|before| at.since(before) < REFUSALS_APART) {
                     self.violated(at, &format!("{connection}: told twice in a minute: {}", stamped.note));
                 }
@@ -154,32 +168,45 @@ impl Witness {
             | Note::AllLive { .. }
             | Note::StreamQuiet { .. }
             | Note::StillOut { .. }
+            | Note::BothLegsOut { .. }
             | Note::Held { .. }
             | Note::StreamFailed { .. }
+            | Note::StreamHealed { .. }
+            | Note::RunFailed { .. }
+            | Note::Polled { .. }
+            | Note::Universe { .. }
+            | Note::Restored { .. }
+            | Note::SuccessionBegins { .. }
+            | Note::Succeeded { .. }
+            | Note::SuccessionFailed { .. }
+            | Note::OtherForm { .. }
             | Note::Answer { .. }
             | Note::HoleOpened { .. }
             | Note::HolesClosed { .. }
             | Note::Shutdown { .. }
             | Note::Reloaded { .. }
+            | Note::RestBlocked { .. }
+            | Note::RestFailed { .. }
             | Note::Stopping => {}
         }
     }
 
     /// Invariant: once the venue asked to stay away, no connection asks it for anything before the time is over.
-    fn stays_away(&mut self, index: usize, connection: &Connection, now: Instant) {
+    fn stays_away(&mut self, connection: &Connection, now: Instant) {
         let session = &connection.session;
-        if session.failed() != std::mem::replace(&mut self.said[index].failed, session.failed())
+        let since = session.since();
+        if matches!(session.state(), State::Backoff { .. })
+            && since == now
             && let Some((ending, _)) = &connection.last_ending
             && let Some(wait) = ending.retry_after
             && now + wait > self.away.1
         {
             self.away = (now, now + wait);
         }
-        let since = session.since();
         if matches!(session.state(), State::Upgrading { .. }) && self.away.0 < since && since < self.away.1 {
             self.violated(
                 now,
-                &format!("{} asks to upgrade, although the venue asked us to stay away", connection.name),
+                &format!("{} asks to upgrade, although the venue asked us to stay away", connection.label),
             );
         }
     }
@@ -188,8 +215,13 @@ impl Witness {
     pub(super) fn look(&mut self, engine: &Engine, now: Instant) {
         self.looked += 1;
         let all = self.looked.is_multiple_of(64);
-        for (index, connection) in engine.feed().connections().iter().enumerate() {
-            self.stays_away(index, connection, now);
+        let feed = engine.feed();
+        for slot in 0..feed.slots() {
+            let Some(connection) = feed.connection(slot).filter(|c| c.role != Role::Vacant) else { continue };
+            self.stays_away(connection, now);
+            if *self.seen(slot).label != *connection.label {
+                self.seen(slot).label = connection.label.to_string();
+            }
             let session = &connection.session;
             let stage = match session.state() {
                 State::Resolving { .. } => Some(("resolve", self.stage_max[0])),
@@ -201,30 +233,21 @@ impl Witness {
             if let Some((stage, most)) = stage {
                 let spent = now.since(session.since());
                 if spent > most.min(self.connect_max) {
-                    self.violated(now, &format!("{} has been in {stage} for {spent}", connection.name));
+                    self.violated(now, &format!("{} has been in {stage} for {spent}", connection.label));
                 }
             }
             if session.is_open() && !all {
                 continue;
             }
-            let live = connection.streams.iter().filter(|at| engine.feed().streams()[**at].state == StreamState::Live);
-            let live = live.count();
-            if connection.live as usize != live {
-                self.violated(now, &format!("{} counts {} live, {live} are", connection.name, connection.live));
-            }
             for at in &connection.streams {
-                let stream = &engine.feed().streams()[*at];
-                if stream.state == StreamState::Live && !self.seen[index].streams.contains(&*stream.name) {
+                let stream = feed.stream(*at);
+                let live = stream.run(slot).is_some_and(|run| run.state.is_live());
+                if live && !self.seen(slot).streams.contains(&*stream.name) {
                     self.violated(now, &format!("{} is live, its data is not of this connection", stream.name));
                 }
             }
         }
     }
-}
-
-/// `market-N` to N.
-fn session_of(connection: &str) -> Option<usize> {
-    connection.trim_start_matches("market-").parse().ok()
 }
 
 /// Start and end of the first whole frame's payload.

@@ -5,13 +5,14 @@
 //! order of keys. Whatever the first is not sure of, it leaves to the second, so it can be fast without being clever.
 //! Both end in the same checks (`rules`), and both refuse what they refuse for the same reason.
 
-mod rules;
+pub(super) mod rules;
 mod scan;
 mod tape;
 mod text;
 
 use super::{Frame, MarkPrice, Symbols};
 use std::fmt;
+pub(super) use text::escaped;
 pub use text::sample;
 
 /// What one text message was.

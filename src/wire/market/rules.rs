@@ -11,13 +11,13 @@ const EARLIEST_MS: i64 = 1_262_304_000_000;
 const LATEST_MS: i64 = 4_102_444_800_000;
 
 /// A refusal at a field.
-pub(super) const fn reject(kind: RejectKind, field: &'static str) -> Reject {
+pub(in crate::wire) const fn reject(kind: RejectKind, field: &'static str) -> Reject {
     Reject { kind, field: Some(field) }
 }
 
 /// Milliseconds as a time, if it is one of this century's.
 #[inline(always)]
-pub(super) fn time(ms: i64, field: &'static str) -> Result<UtcMs, Reject> {
+pub(in crate::wire) fn time(ms: i64, field: &'static str) -> Result<UtcMs, Reject> {
     if (EARLIEST_MS..LATEST_MS).contains(&ms) { Ok(UtcMs(ms)) } else { Err(reject(RejectKind::Time, field)) }
 }
 
@@ -33,7 +33,7 @@ fn number(holds: bool, field: &'static str) -> Result<(), Reject> {
 
 /// Price and quantity are positive, ids are in order.
 #[inline(always)]
-pub(super) fn trade(trade: &AggTrade) -> Result<(), Reject> {
+pub(in crate::wire) fn trade(trade: &AggTrade) -> Result<(), Reject> {
     positive(trade.price, "p")?;
     positive(trade.qty, "q")?;
     number(trade.id >= 0, "a")?;
@@ -43,7 +43,7 @@ pub(super) fn trade(trade: &AggTrade) -> Result<(), Reject> {
 
 /// Mark and index are positive, and so is an estimated settle price if there is one.
 #[inline(always)]
-pub(super) fn mark(mark: &MarkPrice) -> Result<(), Reject> {
+pub(in crate::wire) fn mark(mark: &MarkPrice) -> Result<(), Reject> {
     positive(mark.price, "p")?;
     positive(mark.index_price, "i")?;
     number(mark.settle_price.is_none_or(|price| price > Fixed::ZERO), "P")
@@ -51,7 +51,7 @@ pub(super) fn mark(mark: &MarkPrice) -> Result<(), Reject> {
 
 /// Prices are positive and inside the range, takers' part is inside the whole, the candle ends after it began.
 #[inline(always)]
-pub(super) fn kline(kline: &Kline) -> Result<(), Reject> {
+pub(in crate::wire) fn kline(kline: &Kline) -> Result<(), Reject> {
     if kline.close_time <= kline.open_time {
         return Err(reject(RejectKind::Time, "T"));
     }

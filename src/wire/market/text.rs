@@ -26,7 +26,7 @@ pub fn sample(bytes: &[u8]) -> String {
 }
 
 /// Another's words as part of a sentence of ours: as [`sample`], with quotes escaped too and a cap of the caller's.
-pub(super) fn escaped(words: &str, chars_max: usize) -> String {
+pub(in crate::wire) fn escaped(words: &str, chars_max: usize) -> String {
     let mut out = String::new();
     let mut room = Room { left: chars_max };
     if !words.chars().all(|c| room.push(&mut out, c.escape_debug())) {

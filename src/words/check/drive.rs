@@ -7,6 +7,7 @@ use crate::engine::{Event, Job, JobId, Reply, SessionId};
 use crate::net::Request;
 use crate::shell::clock::SystemClock;
 use crate::shell::reactor::Reactor;
+use crate::shell::rest;
 use crate::shell::workers::{Resolve, Workers};
 use crate::time::{Instant, Span};
 use crossbeam_channel::Receiver;
@@ -29,7 +30,8 @@ pub(super) enum Way {
 /// If this machine has no descriptors or threads for it.
 pub(super) fn run(ways: Vec<Way>, whole: Span, clock: SystemClock, resolve: &Resolve) -> io::Result<Vec<Log>> {
     let reactor = Reactor::new()?;
-    let workers = Workers::start(clock, reactor.waker(), Arc::clone(resolve))?;
+    let workers =
+        Workers::start(clock, reactor.waker(), Arc::clone(resolve), rest::client(None, Arc::clone(resolve), clock))?;
     let (hand_in, handed_in) = crossbeam_channel::bounded(ways.len());
     let mut places = Vec::new();
     let mut probes = Vec::new();
@@ -177,6 +179,7 @@ impl Driver {
         let result = match reply {
             Reply::Resolved(Ok(addresses)) => Ok(addresses.as_slice()),
             Reply::Resolved(Err(words)) => Err(words.as_str()),
+            Reply::Got(_) => Err("the lane answered something else"),
             Reply::Overloaded => Err("all resolver threads are busy with lookups that hang"),
         };
         if let Ok(at) = usize::try_from(id.0)

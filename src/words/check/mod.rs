@@ -23,12 +23,12 @@ mod verdict;
 
 use super::{FAILED, USAGE, clean, complain, print};
 use crate::config::{Config, Deadlines, Market, SubscribeBy, Url, masked};
-use crate::market::layout::{self, Wanted};
+use crate::market::layout;
 use crate::net::{self, Session, Settings};
 use crate::shell::clock::SystemClock;
 use crate::shell::workers::{Resolve, system_resolver};
 use crate::time::{Instant, Span};
-use crate::wire::{StreamKind, SymbolId, Symbols};
+use crate::wire::{StreamKind, Symbols};
 use direct::Direct;
 use drive::Way;
 use rustls::ClientConfig;
@@ -165,9 +165,9 @@ fn market(config: &Config, tls: &Arc<ClientConfig>, now: Instant) -> Way {
         Market::Usdm => StreamKind::MarkPrice,
         Market::Spot => StreamKind::AggTrade,
     };
-    let names = symbols.iter().map(|(symbol, name)| (symbol, kind.stream_name(name))).collect::<Vec<_>>();
-    let (symbol, name) = names.into_iter().next().unwrap_or((SymbolId(0), String::new()));
-    let target = layout::target(config, &[Wanted { symbol, kind, name: name.clone() }]);
+    let name = symbols.iter().next().map_or_else(String::new, |(_, symbol)| kind.stream_name(symbol));
+    let path = &config.exchange.market_ws.path;
+    let target = layout::target(path, config.streams.subscribe_by, std::iter::once(name.as_str()));
     let question = Question {
         name,
         kind,

@@ -1,0 +1,135 @@
+//! What other streams tell about one that is silent: that somebody traded, or that the path to its symbol works.
+
+use super::*;
+use crate::wire::SymbolId;
+
+/// A candle is pushed about 150 ms before the trade it tells of (measured, USD-M): evidence younger than this may
+/// still be followed by the data it speaks for. Two legs may be that far apart as well.
+pub(super) const EVIDENCE_MATURES: Span = Span::from_secs(1);
+
+/// When trades of a symbol were told of, by trades and running candles, as coarsely as a verdict needs it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Traded {
+    /// The newest.
+    last: Instant,
+    /// The first of the present span of [`EVIDENCE_MATURES`], and of the one before it.
+    firsts: [Instant; 2],
+    /// REST is not asked about it before this, and how often in a row it was.
+    doubt_after: Instant,
+    doubts: u32,
+}
+
+impl Traded {
+    pub(super) fn note(&mut self, now: Instant) {
+        if now.since(self.firsts[0]) >= EVIDENCE_MATURES {
+            self.firsts = [now, self.firsts[0]];
+        }
+        self.last = now;
+        self.doubts = 0;
+    }
+
+    pub(super) fn may_doubt(&self, now: Instant) -> bool {
+        self.doubts == 0 || self.doubt_after <= now
+    }
+
+    pub(super) fn doubted(&mut self, now: Instant, again: Span, most: Span) {
+        self.doubt_after = now + again.times(1 << self.doubts.min(16)).min(most);
+        self.doubts += 1;
+    }
+
+    /// The newest that is old enough to count.
+    pub(super) fn mature(&self, now: Instant) -> Instant {
+        let old_enough = |at: &&Instant| **at + EVIDENCE_MATURES <= now;
+        let told = [&self.last, &self.firsts[0], &self.firsts[1]];
+        told.into_iter().filter(old_enough).max().copied().unwrap_or(Instant::ZERO)
+    }
+
+    /// When something newer than what counts now will count; `None` if there is nothing newer.
+    pub(super) fn ripens(&self, now: Instant) -> Option<Instant> {
+        let ripe = |at: &Instant| *at + EVIDENCE_MATURES;
+        [self.firsts[1], self.firsts[0], self.last].iter().map(ripe).find(|at| *at > now)
+    }
+}
+
+impl Feed {
+    /// A trade or candle of the symbol has come over `witness`: those that wait should have theirs soon.
+    pub(super) fn testify(&mut self, symbol: SymbolId, witness: (usize, usize), ctx: &mut Context<'_>) {
+        let now = ctx.now.mono;
+        let first = symbol.index() * SLOTS;
+        for place in first..first + SLOTS {
+            let at = self.slots[place] as usize;
+            if at >= self.streams.len() || self.streams[at].kind == StreamKind::MarkPrice {
+                continue;
+            }
+            for position in 0..self.streams[at].runs.len() {
+                let run = &mut self.streams[at].runs[position];
+                // What was traded around the acknowledgement may have been told to one stream before it was asked for
+                // and to the other after.
+                let too_soon = now < run.acked_at + EVIDENCE_MATURES;
+                let itself = (run.slot, at) == witness;
+                if itself || !run.state.waits_for_data() || too_soon || run.evidence_at.is_some() {
+                    continue;
+                }
+                run.evidence_at = Some(now);
+                if let StreamState::Quiet { lived, .. } = run.state {
+                    // It was rightly silent until now; from here on it has its full time again.
+                    let until = now + self.deadlines.first_data;
+                    run.state = StreamState::Quiet { until, lived };
+                    let slot = run.slot;
+                    self.arm(slot, until);
+                }
+            }
+        }
+    }
+
+    /// Does another stream of the symbol deliver, on whichever connection, or the same stream on another one, so that
+    /// silence can be told from a dead path?
+    pub(super) fn path_works(&self, slot: usize, at: usize, now: Instant) -> bool {
+        let symbol = self.streams[at].symbol;
+        self.of_symbol(symbol).any(|other| {
+            let stream = &self.streams[other];
+            let limit = self.stale_of(stream.kind).max(self.deadlines.first_data);
+            stream.runs.iter().any(|run| {
+                let itself = other == at && run.slot == slot;
+                !itself && matches!(run.state, StreamState::Live { .. }) && now.since(run.fresh_at) <= limit
+            })
+        })
+    }
+
+    pub(super) fn of_symbol(&self, symbol: SymbolId) -> impl Iterator<Item = usize> + use<'_> {
+        let first = symbol.index() * SLOTS;
+        self.slots[first..first + SLOTS].iter().filter(|at| **at != NONE).map(|at| *at as usize)
+    }
+
+    /// After how much silence a stream of this kind that lived is judged.
+    pub(super) fn stale_of(&self, kind: StreamKind) -> Span {
+        self.deadlines.stale_of(kind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn on_a_busy_symbol_there_is_always_evidence_old_enough_and_never_evidence_too_young() {
+        let at = |ms: u64| Instant::ZERO + Span::from_ms(ms);
+        let mut traded = Traded::default();
+        for ms in (10_000..20_000).step_by(7) {
+            traded.note(at(ms));
+            if ms > 12_100 {
+                let mature = traded.mature(at(ms));
+                assert!(mature + EVIDENCE_MATURES <= at(ms) && at(ms).since(mature) <= Span::from_ms(2_014), "{ms}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_lone_trade_counts_once_it_is_old_enough() {
+        let at = |ms: u64| Instant::ZERO + Span::from_ms(ms);
+        let mut traded = Traded::default();
+        traded.note(at(50_000));
+        assert_eq!((traded.mature(at(50_400)), traded.ripens(at(50_400))), (Instant::ZERO, Some(at(51_000))));
+        assert_eq!((traded.mature(at(51_000)), traded.ripens(at(51_000))), (at(50_000), None));
+    }
+}
