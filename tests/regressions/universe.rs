@@ -179,3 +179,27 @@ fn what_nothing_heals_is_polled_and_said_to_be() {
     assert!(after - before <= 1, "what delivers is polled no more");
     is_true(&world);
 }
+
+/// Trades and candles alone, as on spot: only REST can tell whether somebody trades.
+#[test]
+fn without_a_mark_price_rest_is_asked_before_the_verdict() {
+    let mut setup = Setup::new(8, &["BTCUSDT", "QUIETUSDT"]);
+    setup.config.streams.mark_price = false;
+    setup.config.streams.klines.clear();
+    let mut world = World::new(&setup);
+    world.run_for(s(600));
+    let quiet = row(&world, "quietusdt@aggTrade");
+    let is_quiet = quiet.reason.as_deref().is_some_and(|words| words.starts_with("quiet"));
+    assert!(quiet.failures == 0 && is_quiet, "{quiet:?}");
+    assert!(healthy(&world) && said(&world, "failed").is_empty() && said(&world, "stale").is_empty());
+
+    // Where REST is silent too, nothing can tell, and that is said in its time.
+    let mut world = World::new(&setup);
+    world.schedule(NetFault::RestSilent, Instant::ZERO, s(3_600));
+    assert!(world.run_until(s(70), |w| row(w, "quietusdt@aggTrade").state == "stale"));
+    let silent = row(&world, "quietusdt@aggTrade").last_data_age_ms.unwrap();
+    assert!((60_000..61_000).contains(&silent), "its one trade came {silent} ms ago");
+    world.run_for(s(600));
+    assert_eq!(row(&world, "btcusdt@aggTrade").failures, 0);
+    is_true(&world);
+}

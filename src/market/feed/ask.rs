@@ -128,6 +128,12 @@ impl Feed {
     }
 
     pub(super) fn acknowledge(&mut self, slot: usize, at: usize, until: Instant, now: Instant) {
+        let lead = match self.streams[at].kind {
+            StreamKind::MarkPrice => Span::ZERO,
+            StreamKind::AggTrade | StreamKind::Kline(_) => self.rest_lead(self.deadlines.first_data),
+        };
+        let until = until - lead;
+        self.arm(slot, until);
         let stream = &mut self.streams[at];
         let polled = stream.polled.then(|| questions::polled_words().into());
         let Some(run) = stream.run_mut(slot) else { return };

@@ -136,7 +136,7 @@ impl Feed {
     /// A stream that was rightly silent has data again.
     fn speaks_again(&mut self, slot: usize, at: usize, now: Instant) {
         self.unwait(slot, at);
-        let until = now + self.stale_of(self.streams[at].kind);
+        let until = self.first_look(at, now);
         if let Some(run) = self.streams[at].run_mut(slot) {
             run.state = StreamState::Live { until };
             (run.reason, run.evidence_at) = (None, None);
@@ -187,7 +187,7 @@ impl Feed {
             return;
         }
         self.unwait(slot, at);
-        let until = now + self.stale_of(self.streams[at].kind);
+        let until = self.first_look(at, now);
         let stream = &mut self.streams[at];
         let Some(run) = stream.run_mut(slot) else { return };
         run.state = StreamState::Live { until };

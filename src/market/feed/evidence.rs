@@ -17,7 +17,12 @@ pub(super) struct Traded {
     /// REST is not asked about it before this, and how often in a row it was.
     doubt_after: Instant,
     doubts: u32,
+    /// When REST last answered, and when the newest trade that it knew of should have reached us.
+    rest: Option<(Instant, Instant)>,
 }
+
+/// For so long the venue's answer that nobody trades is believed.
+const REST_BELIEVED: Span = Span::from_secs(75);
 
 impl Traded {
     pub(super) fn note(&mut self, now: Instant) {
@@ -35,6 +40,17 @@ impl Traded {
     pub(super) fn doubted(&mut self, now: Instant, again: Span, most: Span) {
         self.doubt_after = now + again.times(1 << self.doubts.min(16)).min(most);
         self.doubts += 1;
+    }
+
+    pub(super) fn rest_answered(&mut self, now: Instant, newest: Instant) {
+        self.rest = Some((now, newest));
+    }
+
+    /// Has REST said, not long ago, that nobody has traded since then?
+    pub(super) fn rest_tells_quiet(&self, since: Instant, now: Instant) -> bool {
+        self.rest.is_some_and(|(answered, newest)| {
+            answered > since && now.since(answered) <= REST_BELIEVED && newest <= since + EVIDENCE_MATURES
+        })
     }
 
     /// The newest that is old enough to count.

@@ -75,7 +75,21 @@ impl Feed {
     /// A run that was acknowledged and has no data, at its deadline. True if it failed.
     fn judge_first_data(&mut self, slot: usize, at: usize, ctx: &mut Context<'_>) -> bool {
         let now = ctx.now.mono;
-        let (stream, within) = (&self.streams[at], self.deadlines.first_data);
+        let within = self.deadlines.first_data;
+        let (kind, symbol) = (self.streams[at].kind, self.streams[at].symbol);
+        let Some(run) = self.streams[at].run(slot) else { return false };
+        let (acked_at, due) = (run.acked_at, run.acked_at + within);
+        if now < due {
+            // Time enough for REST to tell before the verdict, if nothing else can.
+            if kind != StreamKind::MarkPrice && run.evidence_at.is_none() && !self.path_works(slot, at, now) {
+                self.doubt(symbol, true, now);
+            }
+            if let Some(run) = self.streams[at].run_mut(slot) {
+                run.state = run.state.put_off(due);
+            }
+            return false;
+        }
+        let stream = &self.streams[at];
         let Some(run) = stream.run(slot) else { return false };
         let verdict = match (stream.kind, run.evidence_at) {
             (StreamKind::MarkPrice, _) => {
@@ -83,10 +97,14 @@ impl Feed {
             }
             (_, Some(evidence)) if evidence + EVIDENCE_MATURES > now => Verdict::Wait(evidence + EVIDENCE_MATURES),
             (_, Some(_)) => {
-                Verdict::Guilty(format!("acknowledged, no data within {within}, while others tell of trades"))
+                let path = self.path(slot);
+                Verdict::Guilty(format!("acknowledged, no data within {within} on {path}, while others tell of trades"))
             }
             (_, None) if self.path_works(slot, at, now) => {
                 Verdict::Quiet("quiet: acknowledged, and nobody has traded since")
+            }
+            (_, None) if self.traded[symbol.index()].rest_tells_quiet(acked_at, now) => {
+                Verdict::Quiet("quiet: acknowledged, and by REST nobody has traded since")
             }
             (_, None) => Verdict::Guilty(format!("acknowledged, no data within {within} on {}", self.path(slot))),
         };
@@ -110,11 +128,16 @@ impl Feed {
     /// A run that lived, when its silence is looked at.
     fn judge_life(&mut self, slot: usize, at: usize, ctx: &mut Context<'_>) {
         let now = ctx.now.mono;
+        let (kind, symbol) = (self.streams[at].kind, self.streams[at].symbol);
+        let limit = self.stale_of(kind);
         let stream = &self.streams[at];
-        let limit = self.stale_of(stream.kind);
         let Some(run) = stream.run(slot) else { return };
         if run.fresh_at + limit > now {
-            let until = run.fresh_at + limit;
+            let (due, ask_at) = (run.fresh_at + limit, self.first_look(at, run.fresh_at));
+            let until = if now < ask_at { ask_at } else { due };
+            if kind != StreamKind::MarkPrice && now >= ask_at && !self.path_works(slot, at, now) {
+                self.doubt(symbol, false, now);
+            }
             if let Some(run) = self.streams[at].run_mut(slot) {
                 run.state = StreamState::Live { until };
             }
@@ -163,8 +186,28 @@ impl Feed {
         }
         if self.path_works(slot, at, now) {
             Verdict::Quiet("quiet: nobody has traded since its newest data")
+        } else if traded.rest_tells_quiet(run.fresh_at, now) {
+            Verdict::Quiet("quiet: by REST nobody has traded since its newest data")
         } else {
             Verdict::Guilty(format!("no data for {silent}, and nothing else of the symbol can tell why"))
+        }
+    }
+
+    /// So long before a verdict REST is asked, where only it can tell.
+    pub(super) fn rest_lead(&self, limit: Span) -> Span {
+        if !self.has_rest {
+            return Span::ZERO;
+        }
+        let half = Span::from_ns(limit.as_ns() / 2);
+        Span::from_ns(self.deadlines.rest.as_ns().saturating_add(500_000_000)).min(half)
+    }
+
+    /// When the silence of a stream whose newest data came then is first looked at.
+    pub(super) fn first_look(&self, at: usize, fresh_at: Instant) -> Instant {
+        let limit = self.stale_of(self.streams[at].kind);
+        match self.streams[at].kind {
+            StreamKind::MarkPrice => fresh_at + limit,
+            StreamKind::AggTrade | StreamKind::Kline(_) => fresh_at + limit - self.rest_lead(limit),
         }
     }
 

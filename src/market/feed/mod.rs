@@ -110,6 +110,7 @@ pub struct Feed {
     clock: VenueClock,
     questions: Questions,
     has_rest: bool,
+    market: crate::wire::Market,
     /// Holes that another connection may be about to fill, and when they are told if it does not.
     holes: VecDeque<(Instant, SymbolId, Hole)>,
     decoder: Decoder,
@@ -155,6 +156,7 @@ impl Feed {
             clock: VenueClock::default(),
             questions: Questions::default(),
             has_rest: config.exchange.rest.is_some(),
+            market: config.exchange.market,
             holes: VecDeque::new(),
             decoder: Decoder::default(),
             budget: ConnectBudget::default(),

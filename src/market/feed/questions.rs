@@ -8,9 +8,10 @@ use super::*;
 /// A symbol whose silence was found to be the market's is asked about again after this long, doubling.
 const DOUBT_AGAIN: Span = Span::from_secs(10);
 const DOUBT_AGAIN_MAX: Span = Span::from_secs(60);
-/// Questions of this kind in a row, and one more each so often: an answer costs the venue's dearest weight.
+/// Questions of this kind in a row, and one more each so often: a twelfth of the venue's weight at most.
 const DOUBTS_AT_ONCE: u32 = 6;
-const DOUBT_EVERY: Span = Span::from_secs(6);
+const DOUBT_EVERY_USDM: Span = Span::from_secs(6);
+const DOUBT_EVERY_SPOT: Span = Span::from_secs(1);
 /// What nothing heals is polled this often.
 pub(super) const POLL_EVERY: Span = Span::from_secs(5);
 
@@ -45,10 +46,14 @@ impl Feed {
         if !self.has_rest || !(urgent || self.traded[symbol.index()].may_doubt(now)) {
             return;
         }
+        let every = match self.market {
+            crate::wire::Market::Usdm => DOUBT_EVERY_USDM,
+            crate::wire::Market::Spot => DOUBT_EVERY_SPOT,
+        };
         let questions = &mut self.questions;
-        while questions.asked > 0 && questions.asked_since + DOUBT_EVERY <= now {
+        while questions.asked > 0 && questions.asked_since + every <= now {
             questions.asked -= 1;
-            questions.asked_since += DOUBT_EVERY;
+            questions.asked_since += every;
         }
         if questions.asked == 0 {
             questions.asked_since = now;
@@ -63,6 +68,11 @@ impl Feed {
     /// REST knows these trades of a symbol, by the venue's time, the oldest first.
     pub(crate) fn testify_from_rest(&mut self, symbol: SymbolId, times: &[UtcMs], ctx: &mut Context<'_>) {
         let now = ctx.now.mono;
+        // Before any message there is no venue clock, and our own may be wrong by hours: nothing can be told.
+        let clock = self.clock;
+        let arrivals: Option<Vec<Instant>> = times.iter().map(|time| clock.arrival_of(*time)).collect();
+        let Some(arrivals) = arrivals else { return };
+        self.traded[symbol.index()].rest_answered(now, arrivals.last().copied().unwrap_or(Instant::ZERO));
         for at in self.of_symbol(symbol).collect::<Vec<_>>() {
             if self.streams[at].kind == StreamKind::MarkPrice {
                 continue;
@@ -74,8 +84,9 @@ impl Feed {
                 }
                 let lived = matches!(run.state, StreamState::Quiet { lived: true, .. });
                 let since = if lived { run.fresh_at } else { run.acked_at } + EVIDENCE_MATURES;
-                let arrivals = times.iter().filter_map(|time| self.clock.arrival_of(*time));
-                let Some(evidence) = arrivals.filter(|arrival| *arrival > since).min() else { continue };
+                let Some(evidence) = arrivals.iter().filter(|arrival| **arrival > since).min().copied() else {
+                    continue;
+                };
                 let slot = run.slot;
                 if let Some(run) = self.streams[at].run_mut(slot).filter(|run| run.evidence_at.is_none()) {
                     run.evidence_at = Some(evidence);
