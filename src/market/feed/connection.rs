@@ -33,6 +33,20 @@ pub enum Purpose {
     Healing,
 }
 
+impl Purpose {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Planned, Self::Announced, Self::Healing];
+
+    /// One word, as in `/status` and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Planned => "planned",
+            Self::Announced => "announced",
+            Self::Healing => "healing",
+        }
+    }
+}
+
 impl fmt::Display for Purpose {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -56,6 +70,19 @@ pub enum Role {
     Retiring,
     /// It is free.
     Vacant,
+}
+
+impl Role {
+    /// One word, as in `/status`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Current => "current",
+            Self::Successor(_) => "successor",
+            Self::Side => "side",
+            Self::Retiring => "retiring",
+            Self::Vacant => "vacant",
+        }
+    }
 }
 
 /// One connection's row.
@@ -171,6 +198,14 @@ impl Connection {
     /// `a` or `b`
     pub fn leg_name(&self) -> &'static str {
         if self.leg == 0 { "a" } else { "b" }
+    }
+
+    /// What it is to do, if it is a successor.
+    pub fn purpose(&self) -> Option<Purpose> {
+        match self.role {
+            Role::Successor(purpose) => Some(purpose),
+            Role::Current | Role::Side | Role::Retiring | Role::Vacant => None,
+        }
     }
 
     /// Messages refused, and protocol violations, by kind.

@@ -15,9 +15,11 @@
 //! | [`succession`] | a connection is replaced by one that has proved itself |
 //! | [`questions`] | what only REST can tell or bring |
 //! | [`race`] | two legs: who was first |
+//! | [`books`] | what became of it all, for reports |
 //! | [`universe`] | symbols come and go |
 
 mod ask;
+mod books;
 mod budget;
 mod clock;
 mod connection;
@@ -34,6 +36,7 @@ mod succession;
 mod universe;
 mod voice;
 
+pub use books::{Books, Successions};
 pub use connection::{Connection, Purpose, Role};
 pub use ladder::Rung;
 pub(crate) use questions::Question;
@@ -127,6 +130,7 @@ pub struct Feed {
     rng: fastrand::Rng,
     canary: Canary,
     stopping: bool,
+    books: Books,
     /// The venue asked this host to stay away until then.
     held_until: Instant,
     /// Slots with bytes to write or wishes to obey.
@@ -172,6 +176,7 @@ impl Feed {
             rng: fastrand::Rng::with_seed(seed),
             canary,
             stopping: false,
+            books: Books::default(),
             held_until: Instant::ZERO,
             touched: Vec::new(),
             wake: now,

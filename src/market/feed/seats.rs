@@ -21,7 +21,7 @@ pub(super) struct Seat {
     /// The slot of the one that would.
     pub(super) successor: Option<usize>,
     /// Attempts begun under this name and leg.
-    epoch: u64,
+    pub(super) epoch: u64,
     /// When the connection is to be replaced because of its age.
     pub(super) rotate_at: Instant,
     /// Not before this is there another successor in order to heal.

@@ -100,6 +100,7 @@ impl Feed {
         let streams = self.groups[group].streams.clone();
         let successor = self.connect(group, leg, Role::Successor(purpose), self.by, streams, ctx.now.mono);
         self.groups[group].seats[leg].successor = Some(successor);
+        self.books.of(purpose).begun += 1;
         let label = self.connections[current].label.clone();
         self.say(current, Note::SuccessionBegins { connection: label, purpose }, ctx);
     }
@@ -187,6 +188,7 @@ impl Feed {
     fn take_over(&mut self, slot: usize, ctx: &mut Context<'_>) {
         let Some(seat) = self.seat(slot) else { return };
         let old = seat.current;
+        let Role::Successor(purpose) = self.connections[slot].role else { return };
         let opened = self.connections[slot].session.since();
         let took = ctx.now.mono.since(self.connections[slot].attempt_began);
         let age = ctx.now.mono.since(self.connections[old].session.since());
@@ -196,6 +198,7 @@ impl Feed {
             seat.heal_after = ctx.now.mono + heal_pause(0);
         }
         self.plan_rotation(slot, opened, ctx);
+        self.books.of(purpose).succeeded += 1;
         let (streams, live) = (self.connections[slot].streams.len() as u32, self.live_on(slot));
         let connection = self.connections[slot].label.clone();
         self.say(slot, Note::Succeeded { connection, live, streams, took, age }, ctx);
@@ -268,6 +271,7 @@ impl Feed {
         if purpose != Purpose::Healing {
             self.groups[group].seats[leg].rotate_at = now + again;
         }
+        self.books.of(purpose).failed += 1;
         let connection = self.connections[current].label.clone();
         ctx.note(Note::SuccessionFailed { connection, purpose, reason, again });
         self.retire(slot, ctx);
