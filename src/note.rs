@@ -3,6 +3,7 @@
 //! Notes are the engine's only voice. The shell prints them; the simulated world hashes them, so two runs of the same
 //! seed must say the same things at the same times.
 
+use crate::engine::Statistics;
 use crate::market::feed::Purpose;
 use crate::market::tape::Hole;
 use crate::net::Ending;
@@ -314,6 +315,8 @@ pub enum Note {
         /// Why.
         words: String,
     },
+    /// How subscribing goes: every few minutes, and when a stop begins. Several lines, each complete by itself.
+    Statistics(Box<Statistics>),
     /// A clean stop begins.
     Stopping,
 }
@@ -352,6 +355,7 @@ impl Note {
             | Self::StreamQuiet { .. }
             | Self::HolesClosed { .. }
             | Self::Reloaded { .. }
+            | Self::Statistics(_)
             | Self::Stopping => Level::Info,
             Self::Universe { left_out: 0, unknown: (_, 0), .. } => Level::Info,
             Self::Universe { .. } => Level::Warn,
@@ -496,6 +500,12 @@ impl fmt::Display for Note {
             Self::Reloaded { added, removed } => write!(f, "reloaded: {added} symbols added, {removed} removed"),
             Self::RestBlocked { words, pause } => write!(f, "rest: {words}; no call for {pause}"),
             Self::RestFailed { endpoint, words } => write!(f, "rest: {endpoint}: {words}"),
+            Self::Statistics(statistics) => {
+                for (at, line) in statistics.to_string().lines().enumerate() {
+                    write!(f, "{}statistics: {line}", if at == 0 { "" } else { "\n" })?;
+                }
+                Ok(())
+            }
             Self::Stopping => f.write_str("stopping"),
         }
     }

@@ -28,6 +28,10 @@ pub struct Status {
     pub streams: Vec<Stream>,
     /// Sums over the streams.
     pub subscriptions: Subscriptions,
+    /// What became of successors, by purpose.
+    pub successions: Vec<Successions>,
+    /// Both legs over all connections; empty without a second leg.
+    pub legs: Vec<Leg>,
     /// One entry per symbol.
     pub symbols: BTreeMap<String, Symbol>,
     /// Order-flow plans; none yet.
@@ -96,10 +100,16 @@ pub struct Connection {
     pub leg: &'static str,
     /// What it dials, without anything secret.
     pub url: String,
+    /// `current|successor|side|retiring`; a retiring row's figures are in its successor's already.
+    pub role: &'static str,
+    /// Of a successor: `planned|announced|healing`; else null.
+    pub purpose: Option<&'static str>,
     /// `backoff|resolving|connecting|tls|upgrading|open|closing`
     pub state: &'static str,
     /// Attempts begun.
     pub epoch: u64,
+    /// Attempts begun under this name and leg, on whichever row.
+    pub begun: u64,
     /// Tries since the last data.
     pub attempt: u32,
     /// Attempts that reached `open`.
@@ -124,8 +134,54 @@ pub struct Connection {
     pub address: Option<String>,
     /// Since the last byte; null when not connected.
     pub last_byte_age_ms: Option<u64>,
+    /// Until it is replaced because of its age; null if never, or while a successor is under way.
+    pub rotates_in_ms: Option<u64>,
+    /// How it does against the other leg; null without a second leg and on rows that do not serve.
+    pub race: Option<Race>,
     /// The newest ending.
     pub last_failure: Option<Failure>,
+}
+
+/// Two legs carry the same streams: how one of them does. Counted since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Race {
+    /// Messages that it brought first.
+    pub first: u64,
+    /// Messages that the other leg had brought before.
+    pub late: u64,
+    /// Messages that only the other leg brought, while this one was live.
+    pub lost: u64,
+    /// Messages that came twice and were first here.
+    pub leads: u64,
+    /// Their mean lead over the other leg; null before any.
+    pub lead_mean_us: Option<u64>,
+    /// The longest lead.
+    pub lead_max_us: u64,
+    /// Sum of the leads.
+    pub lead_sum_us: u64,
+}
+
+/// A leg over all connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Leg {
+    /// `a` or `b`
+    pub leg: &'static str,
+    /// How it does.
+    #[serde(flatten)]
+    pub race: Race,
+}
+
+/// What became of the successors of one purpose, since the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Successions {
+    /// `planned|announced|healing`
+    pub purpose: &'static str,
+    /// Began to connect.
+    pub begun: u64,
+    /// Proved themselves and took over.
+    pub succeeded: u64,
+    /// Could not, and the old connection stayed.
+    pub failed: u64,
 }
 
 /// How an attempt or a connection ended.
@@ -166,10 +222,34 @@ pub struct Stream {
     pub retries: u64,
     /// Why it is not live, or why it is allowed not to be.
     pub reason: Option<String>,
+    /// How often each step brought it back; steps that never did are absent.
+    pub healed_by: BTreeMap<&'static str, u64>,
+    /// Its runs, one per connection that carries it; absent if there is only one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub runs: Vec<Run>,
+}
+
+/// A stream on one connection.
+#[derive(Clone, Debug, Serialize)]
+pub struct Run {
+    /// The connection.
+    pub connection: String,
+    /// `a` or `b`
+    pub leg: &'static str,
+    /// The connection's epoch.
+    pub epoch: u64,
+    /// What the connection is there for, see [`Connection::role`].
+    pub role: &'static str,
+    /// `wanted|sent|acked|live|stale|failed`
+    pub state: &'static str,
+    /// Since its newest data there that was new by its own time; null before any.
+    pub last_fresh_age_ms: Option<u64>,
+    /// Why it is not live there, or why it is allowed not to be.
+    pub reason: Option<String>,
 }
 
 /// Sums over the streams.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Subscriptions {
     /// See [`Stream::attempts`].
     pub attempts: u64,
@@ -183,6 +263,51 @@ pub struct Subscriptions {
     pub success_rate: Option<f64>,
     /// Symbols with a stream `failed` or `stale` now.
     pub problem_symbols: Vec<String>,
+    /// Streams by state.
+    pub states: States,
+    /// How often each step brought a stream back, since the start; steps that never did are absent.
+    pub healed_by: BTreeMap<&'static str, u64>,
+    /// Symbols with more than three failures since the start, and how many they are.
+    pub often_failing: BTreeMap<String, u64>,
+}
+
+/// Streams by state. Those that are rightly silent are `quiet` here, and in no other count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct States {
+    /// Not asked for on a connection that is open.
+    pub wanted: u64,
+    /// Asked for.
+    pub sent: u64,
+    /// Acknowledged, and waiting for data.
+    pub acked: u64,
+    /// Silent because nobody trades.
+    pub quiet: u64,
+    /// Delivering.
+    pub live: u64,
+    /// Lived, and silent for too long.
+    pub stale: u64,
+    /// Did not do what it should in its time.
+    pub failed: u64,
+}
+
+impl States {
+    /// All of them by name, the good ones first.
+    pub const fn by_name(&self) -> [(&'static str, u64); 7] {
+        [
+            ("live", self.live),
+            ("quiet", self.quiet),
+            ("acked", self.acked),
+            ("sent", self.sent),
+            ("wanted", self.wanted),
+            ("stale", self.stale),
+            ("failed", self.failed),
+        ]
+    }
+
+    /// How many streams there are.
+    pub fn total(&self) -> u64 {
+        self.by_name().iter().map(|(_, count)| count).sum()
+    }
 }
 
 /// What is known of one symbol.

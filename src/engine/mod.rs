@@ -17,9 +17,11 @@ mod port;
 mod report;
 pub mod rest;
 mod universe;
+mod statistics;
 
 pub use port::{Command, Event, GetFailure, Job, JobId, Reply, Response, SessionId};
 pub use report::symbol as symbol_report;
+pub use statistics::Statistics;
 
 use crate::config::{Config, Streams};
 use crate::market::feed::{Canary, Context, Feed};
@@ -65,6 +67,8 @@ pub struct Engine {
     rest: RestDesk,
     next_job: u64,
     stopping: Option<Instant>,
+    /// When statistics are said next.
+    statistics_at: Instant,
     exited: bool,
     started: Now,
 }
@@ -101,6 +105,7 @@ impl Engine {
             rest: RestDesk::new(config),
             next_job: 0,
             stopping: None,
+            statistics_at: now.mono + statistics::STATISTICS_EVERY,
             exited: false,
             started: now,
         }
@@ -152,6 +157,9 @@ impl Engine {
         self.lookup_timeouts += (before - self.lookups.len()) as u64;
         self.rest.handle_timeout(now.mono);
         self.refresh_list(now.mono);
+        if self.statistics_at <= now.mono {
+            self.say_statistics(now);
+        }
         if let Some(until) = self.stopping
             && !self.exited
             && (until <= now.mono || self.feed.is_stopped())
@@ -167,6 +175,8 @@ impl Engine {
         }
         self.stopping = Some(now.mono + STOP_WITHIN);
         self.notes.push(now.mono, now.utc(), Note::Stopping);
+        // While there still are streams to speak of.
+        self.say_statistics(now);
         self.rest.stop();
         let mut ctx = Context { now, market: &mut self.market, notes: &mut self.notes };
         self.feed.stop(&mut ctx);
@@ -282,7 +292,8 @@ impl Engine {
         let lookups = self.lookups.iter().map(|lookup| lookup.began + LOOKUP_REMEMBERED);
         let stopping = self.stopping.filter(|_| !self.exited).unwrap_or(Instant::FAR);
         let list = if self.stopping.is_none() { self.universe.list_at } else { Instant::FAR };
-        lookups.fold(self.feed.deadline().min(stopping).min(list).min(self.rest.deadline()), Instant::min)
+        let own = stopping.min(list).min(self.statistics_at);
+        lookups.fold(self.feed.deadline().min(own).min(self.rest.deadline()), Instant::min)
     }
 
     /// The oldest note that nobody has taken.

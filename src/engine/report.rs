@@ -1,12 +1,13 @@
 //! What the engine says of itself, on request.
 
 use super::Engine;
+use super::statistics::{healed_by, race};
 use crate::market::Book;
-use crate::market::feed::{Connection, Role};
+use crate::market::feed::{Connection, Purpose, Role, Stream};
 use crate::net::{Stage, State};
 use crate::status::{self, Level, Status};
 use crate::time::{Instant, Now};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Reasons listed one by one.
 const REASONS_MAX: usize = 20;
@@ -24,6 +25,8 @@ impl Engine {
             connections: self.feed.connections().map(|row| self.connection(row, now.mono)).collect(),
             streams: self.stream_rows(now.mono),
             subscriptions: self.subscriptions(),
+            successions: self.successions(),
+            legs: self.legs(),
             symbols: symbols.collect(),
             plans: Vec::new(),
             signals: None,
@@ -110,8 +113,11 @@ impl Engine {
             name: row.name.to_string(),
             leg: row.leg_name(),
             url: row.url.to_string(),
+            role: row.role.as_str(),
+            purpose: row.purpose().map(Purpose::as_str),
             state: session.state().as_str(),
             epoch: session.epoch(),
+            begun: self.feed.attempts_begun(row),
             attempt: session.attempt(),
             opened: session.opened(),
             failed: session.failed(),
@@ -129,6 +135,8 @@ impl Engine {
             live: self.feed.live_on(self.feed.slot_of(row)),
             address: session.address().map(|address| address.to_string()),
             last_byte_age_ms: connected.then(|| now.since(session.last_byte()).as_ms()),
+            rotates_in_ms: self.feed.rotates_at(row).map(|at| at.since(now).as_ms()),
+            race: self.feed.leg_books(row).map(race),
             last_failure: row.last_ending.as_ref().map(|(ending, at)| status::Failure {
                 stage: ending.stage.as_str(),
                 reason: ending.reason.clone(),
@@ -154,28 +162,31 @@ impl Engine {
                 failures: stream.failures,
                 retries: stream.retries,
                 reason: run.reason.as_deref().map(str::to_owned),
+                healed_by: healed_by(&stream.healed),
+                runs: self.run_rows(stream, now),
             })
         });
         rows.collect()
     }
 
-    fn subscriptions(&self) -> status::Subscriptions {
-        let mut sums = status::Subscriptions::default();
-        let mut problems = BTreeSet::new();
-        for stream in self.feed.streams() {
-            sums.attempts += stream.attempts;
-            sums.successes += stream.successes;
-            sums.failures += stream.failures;
-            sums.retries += stream.retries;
-            if stream.state().is_down() {
-                problems.insert(self.market.symbols().name(stream.symbol));
-            }
+    /// The runs of a stream, if it has more than one.
+    fn run_rows(&self, stream: &Stream, now: Instant) -> Vec<status::Run> {
+        if stream.runs.len() < 2 {
+            return Vec::new();
         }
-        let judged = sums.successes + sums.failures;
-        // Tenths of a percent, rounded down, so that 100.0 means all.
-        sums.success_rate = (judged > 0).then(|| (1_000 * sums.successes / judged) as f64 / 10.0);
-        sums.problem_symbols = problems.into_iter().map(str::to_owned).collect();
-        sums
+        let rows = stream.runs.iter().filter_map(|run| {
+            let connection = self.feed.connection(run.slot)?;
+            Some(status::Run {
+                connection: connection.name.to_string(),
+                leg: connection.leg_name(),
+                epoch: connection.session.epoch(),
+                role: connection.role.as_str(),
+                state: run.state.as_str(),
+                last_fresh_age_ms: (run.fresh_at != Instant::ZERO).then(|| now.since(run.fresh_at).as_ms()),
+                reason: run.reason.as_deref().map(str::to_owned),
+            })
+        });
+        rows.collect()
     }
 }
 

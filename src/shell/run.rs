@@ -14,7 +14,7 @@ use super::signals::Signals;
 use super::watchdog::{self, Beat, Gauge, Limits, Stage};
 use super::workers::{Resolve, Workers};
 use crate::config::Config;
-use crate::engine::{Command, Engine, Event, JobId, Reply};
+use crate::engine::{Command, Engine, Event, JobId, Reply, Statistics};
 use crate::market::feed;
 use crate::net;
 use crate::note::Note;
@@ -91,6 +91,8 @@ pub struct Finished {
     pub engine: Engine,
     /// What it would have said of itself at the end.
     pub status: Status,
+    /// How subscribing went, as of when the stop began: at the end no stream is live any more.
+    pub statistics: Statistics,
     /// False if something did not end in its time.
     pub clean: bool,
 }
@@ -177,6 +179,7 @@ impl Shell {
         let mut observed = Instant::ZERO;
         let mut stop_by = Instant::FAR;
         let mut clean = true;
+        let mut statistics = None;
         loop {
             let now = self.clock.mono();
             let wake = self.engine.poll_timeout().min(if self.engine.is_stopping() { stop_by } else { end });
@@ -186,6 +189,7 @@ impl Shell {
             let told = self.signals.stop() || self.stopper.stop.load(Ordering::Relaxed);
             if !self.engine.is_stopping() && (told || self.clock.mono() >= end) {
                 stop_by = self.clock.mono() + self.stop_within.saturating_sub(STOP_RESERVE);
+                statistics = Some(self.engine.statistics());
                 self.engine.handle(Event::Stop, self.clock.now());
                 if self.obey() {
                     break;
@@ -216,7 +220,8 @@ impl Shell {
         self.beat.sleep(self.clock.mono());
         let Self { engine, server, .. } = self;
         clean &= server.stop(Span::from_ms(300));
-        Ok(Finished { engine, status, clean })
+        let statistics = statistics.unwrap_or_else(|| engine.statistics());
+        Ok(Finished { engine, status, statistics, clean })
     }
 
     /// One turn, awake. True when the engine has come to its end.
@@ -296,7 +301,15 @@ impl Shell {
         while let Some(stamped) = self.engine.poll_note() {
             let of_tape = matches!(stamped.note, Note::HoleOpened { .. } | Note::HolesClosed { .. });
             let target = if of_tape { "binance_edge::tape" } else { "binance_edge::feed" };
-            log::log!(target: target, stamped.note.level(), "{}", stamped.note);
+            match &stamped.note {
+                // One line of the log each, so that it stays readable line by line.
+                Note::Statistics(_) => {
+                    for line in stamped.note.to_string().lines() {
+                        log::log!(target: target, stamped.note.level(), "{line}");
+                    }
+                }
+                note => log::log!(target: target, note.level(), "{note}"),
+            }
         }
     }
 

@@ -1,20 +1,29 @@
 //! The last words of a run: one line per connection, stream trouble, and one line per symbol.
 
-use crate::status::Status;
+use crate::shell::run::Finished;
 use std::fmt::Write;
 
 /// What the process did, from its own last status.
-pub(super) fn statistics(status: &Status) -> String {
+pub(super) fn statistics(finished: &Finished) -> String {
+    let status = &finished.status;
     let mut out = String::new();
     let up = std::time::Duration::from_millis(status.uptime_ms);
     writeln!(out, "-- {} after {:.1} s", status.now, up.as_secs_f64()).ok();
     let turns = &status.turns;
     writeln!(out, "loop {} turns, longest {} us, {} stalls", turns.turns, turns.max_turn_us, turns.stalls).ok();
-    for row in &status.connections {
+    // A row that says goodbye is in its successor's figures already.
+    for row in status.connections.iter().filter(|row| row.role != "retiring") {
         write!(
             out,
-            "{} {} messages, {} bytes, {} refused, opened {}, failed {}, epoch {}",
-            row.name, row.frames, row.bytes, row.rejected, row.opened, row.failed, row.epoch
+            "{}{} {} messages, {} bytes, {} refused, opened {}, failed {}, epoch {}",
+            row.name,
+            if status.legs.is_empty() { String::new() } else { format!(" leg {}", row.leg) },
+            row.frames,
+            row.bytes,
+            row.rejected,
+            row.opened,
+            row.failed,
+            row.epoch
         )
         .ok();
         if let Some(failure) = &row.last_failure {
@@ -22,18 +31,7 @@ pub(super) fn statistics(status: &Status) -> String {
         }
         out.push('\n');
     }
-    let s = &status.subscriptions;
-    let rate = s.success_rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate} %"));
-    writeln!(
-        out,
-        "streams {}: {} attempts, {} successes, {} failures, {} retries, success rate {rate}",
-        status.streams.len(),
-        s.attempts,
-        s.successes,
-        s.failures,
-        s.retries
-    )
-    .ok();
+    writeln!(out, "{}", finished.statistics).ok();
     for stream in status.streams.iter().filter(|stream| matches!(stream.state, "failed" | "stale")) {
         writeln!(out, "{} {}: {}", stream.stream, stream.state, stream.reason.as_deref().unwrap_or("-")).ok();
     }

@@ -90,7 +90,7 @@ fn demonstrate(args: &DemoArgs) -> Result<bool, String> {
         watch_playback(std::sync::Arc::clone(&served), shell.stopper())?;
     }
     let finished = shell.run(args.duration, |engine, now| teller.look(engine, now)).map_err(|e| e.to_string())?;
-    printer.print(closing::statistics(&finished.status).into_bytes());
+    printer.print(closing::statistics(&finished).into_bytes());
     let good = compare(served, finished, &printer)?;
     logger.flush(Span::from_ms(300));
     printer.flush(Span::from_ms(1_000));

@@ -44,7 +44,7 @@ pub fn run(args: RunArgs) -> ExitCode {
     }
     match process(&config, &args.config, args.duration) {
         Ok(finished) => {
-            let code = print(&closing::statistics(&finished.status));
+            let code = print(&closing::statistics(&finished));
             if finished.clean { code } else { ExitCode::from(FAILED) }
         }
         Err(words) => {

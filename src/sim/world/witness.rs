@@ -187,6 +187,7 @@ impl Witness {
             | Note::Reloaded { .. }
             | Note::RestBlocked { .. }
             | Note::RestFailed { .. }
+            | Note::Statistics(_)
             | Note::Stopping => {}
         }
     }
