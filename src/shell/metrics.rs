@@ -1,12 +1,14 @@
 //! `/metrics`: a [`Status`] as Prometheus text.
 //!
 //! Rows of the same name (a rotation's successor, a second leg) are one series: figures are summed, states are the best
-//! of them. A family without samples is left out.
+//! of them. A family without samples is left out; counters whose labels are known are there from the start, at zero.
+
+mod feed;
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 
-use crate::status::{Connection, Lane, Level, Status, Stream, Symbol, Trades, Turns};
+use crate::status::{Lane, Level, Status, Symbol, Trades, Turns};
 
 /// The content type of the text format.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -19,8 +21,10 @@ pub fn render(status: &Status) -> String {
     let mut text = Text { out: String::with_capacity(16 * 1024) };
     process(&mut text, status);
     turns(&mut text, &status.turns);
-    connections(&mut text, &status.connections);
-    streams(&mut text, &status.streams);
+    feed::connections(&mut text, &status.connections);
+    feed::streams(&mut text, &status.streams);
+    feed::sums(&mut text, &status.subscriptions, &status.successions);
+    feed::legs(&mut text, &status.legs);
     symbols(&mut text, &status.symbols);
     let lanes =
         [("rest", status.workers.rest), ("resolver", status.workers.resolver), ("alerts", status.workers.alerts)];
@@ -108,59 +112,6 @@ fn turns(text: &mut Text, turns: &Turns) {
 
 /// A family by connection, stream or symbol: name, kind, help, figure.
 type Row<T> = (&'static str, Kind, &'static str, fn(&T) -> u64);
-
-fn connections(text: &mut Text, rows: &[Connection]) {
-    use Kind::{Counter, Gauge};
-    const FAMILIES: [Row<Connection>; 9] = [
-        ("frames_total", Counter, "Messages received.", |c| c.frames),
-        ("received_bytes_total", Counter, "Bytes received, TLS included.", |c| c.bytes),
-        ("connection_attempts_total", Counter, "Attempts to connect.", |c| c.epoch),
-        ("connection_opened_total", Counter, "Attempts that reached open.", |c| c.opened),
-        ("connection_unopened_total", Counter, "Attempts that ended before open.", |c| c.failed),
-        ("connection_up", Gauge, "Connections open under this name.", |c| u64::from(c.state == "open")),
-        ("connection_streams", Gauge, "Streams that the connection carries.", |c| u64::from(c.streams)),
-        ("connection_streams_live", Gauge, "Streams of the connection that are live.", |c| u64::from(c.live)),
-        ("connection_tries", Gauge, "Tries since the last data.", |c| u64::from(c.attempt)),
-    ];
-    for (name, kind, help, figure) in FAMILIES {
-        let sums = sum(rows.iter().map(|row| (labels(&[("connection", &row.name)]), figure(row))));
-        text.family(name, kind, help, &sums);
-    }
-    let by = |label: &'static str, counts: fn(&Connection) -> &BTreeMap<&'static str, u64>| {
-        sum(rows.iter().flat_map(move |row| {
-            counts(row).iter().map(move |(key, count)| (labels(&[("connection", &row.name), (label, key)]), *count))
-        }))
-    };
-    let rejected = by("reason", |row| &row.rejected_by);
-    text.family("frames_rejected_total", Counter, "Messages refused, and protocol violations.", &rejected);
-    let failures = by("stage", |row| &row.failures_by_stage);
-    text.family("connection_failures_total", Counter, "Attempts by the stage in which they ended.", &failures);
-    let ages =
-        youngest(rows.iter().filter_map(|row| Some((labels(&[("connection", &row.name)]), row.last_byte_age_ms?))));
-    text.family("connection_last_byte_age_seconds", Gauge, "Time since the connection's last byte.", &ages);
-}
-
-fn streams(text: &mut Text, rows: &[Stream]) {
-    use Kind::{Counter, Gauge};
-    const FAMILIES: [Row<Stream>; 4] = [
-        ("stream_requests_total", Counter, "Times the stream was asked for.", |s| s.attempts),
-        ("stream_first_data_total", Counter, "Requests that were followed by data.", |s| s.successes),
-        ("stream_failures_total", Counter, "Times the stream failed or went stale.", |s| s.failures),
-        ("stream_retries_total", Counter, "Requests after a failure.", |s| s.retries),
-    ];
-    let of = |row: &Stream| labels(&[("stream", &row.stream)]);
-    let mut live: BTreeMap<String, bool> = BTreeMap::new();
-    for row in rows {
-        *live.entry(of(row)).or_default() |= row.state == "live";
-    }
-    let live = live.into_iter().map(|(labels, live)| (labels, u8::from(live).to_string())).collect();
-    text.family("stream_live", Gauge, "1 if data arrived on the stream's present connection.", &live);
-    let ages = youngest(rows.iter().filter_map(|row| Some((of(row), row.last_data_age_ms?))));
-    text.family("stream_last_data_age_seconds", Gauge, "Time since the stream's newest data.", &ages);
-    for (name, kind, help, figure) in FAMILIES {
-        text.family(name, kind, help, &sum(rows.iter().map(|row| (of(row), figure(row)))));
-    }
-}
 
 fn symbols(text: &mut Text, symbols: &BTreeMap<String, Symbol>) {
     use Kind::{Counter, Gauge};

@@ -13,9 +13,12 @@ fn connection(name: &str, epoch: u64, state: &'static str, last_failure: Option<
     Connection {
         name: name.into(),
         leg: "a",
+        role: "current",
+        purpose: None,
         url: "wss://fstream.binance.com/market/stream".into(),
         state,
         epoch,
+        begun: epoch,
         attempt: 1,
         opened: epoch,
         failed: 1,
@@ -28,6 +31,8 @@ fn connection(name: &str, epoch: u64, state: &'static str, last_failure: Option<
         live: 3,
         address: Some("203.0.113.7:443".into()),
         last_byte_age_ms: (state == "open").then_some(31),
+        rotates_in_ms: Some(3_600_000),
+        race: None,
         last_failure,
     }
 }
@@ -44,6 +49,8 @@ fn stream(name: &str, state: &'static str, age: Option<u64>, reason: Option<&str
         failures: u64::from(state == "failed"),
         retries: 1,
         reason: reason.map(str::to_owned),
+        healed_by: BTreeMap::new(),
+        runs: Vec::new(),
     }
 }
 
@@ -80,8 +87,56 @@ fn symbol(cents: i64, holes: Vec<Hole>) -> Symbol {
     }
 }
 
+/// The document with two legs, and with every kind of row there is.
+#[must_use]
+#[allow(dead_code, reason = "each user needs one of them")]
+pub(crate) fn two_legs() -> Status {
+    let mut status = status();
+    let race = |first, lost| Race {
+        first,
+        late: 1_000_000 - first,
+        lost,
+        leads: first - lost,
+        lead_mean_us: Some(412),
+        lead_max_us: 61_377,
+        lead_sum_us: 412 * (first - lost),
+    };
+    let (a, b) = (race(640_000, 7), race(360_000, 81));
+    status.connections.truncate(2);
+    status.connections[0].race = Some(a);
+    let other = Connection { leg: "b", race: Some(b), ..connection("market-0", 2, "open", None) };
+    let side = Connection {
+        role: "side",
+        rotates_in_ms: None,
+        streams: 1,
+        live: 1,
+        ..connection("market-1", 1, "open", None)
+    };
+    let old =
+        Connection { leg: "b", role: "retiring", rotates_in_ms: None, ..connection("market-0", 1, "closing", None) };
+    status.connections.extend([other, old, side]);
+    status.legs = vec![Leg { leg: "a", race: a }, Leg { leg: "b", race: b }];
+    let run = |leg, epoch, role, state| Run {
+        connection: "market-0".into(),
+        leg,
+        epoch,
+        role,
+        state,
+        last_fresh_age_ms: Some(12),
+        reason: None,
+    };
+    let failed = Run {
+        reason: Some("acknowledged, no data within 10s on /market/stream".into()),
+        ..run("b", 2, "current", "failed")
+    };
+    status.streams[0].runs = vec![run("a", 4, "current", "live"), failed, run("a", 5, "successor", "acked")];
+    status.streams[0].healed_by = BTreeMap::from([("asked again", 2)]);
+    status
+}
+
 /// The document.
 #[must_use]
+#[allow(dead_code, reason = "each user needs one of them")]
 pub(crate) fn status() -> Status {
     let failure = Failure {
         stage: "tls",
@@ -108,7 +163,13 @@ pub(crate) fn status() -> Status {
         },
         connections: vec![
             connection("market-0", 4, "open", Some(closed)),
-            connection("market-0", 1, "tls", None),
+            Connection {
+                role: "successor",
+                purpose: Some("planned"),
+                begun: 5,
+                rotates_in_ms: None,
+                ..connection("market-0", 5, "tls", None)
+            },
             connection("market-1", 9, "backoff", Some(failure)),
         ],
         streams: vec![
@@ -126,7 +187,15 @@ pub(crate) fn status() -> Status {
             retries: 6,
             success_rate: Some(90.0),
             problem_symbols: vec!["ETHUSDT".into()],
+            states: States { live: 3, quiet: 1, stale: 1, failed: 1, ..States::default() },
+            healed_by: BTreeMap::from([("asked again", 7), ("new connection", 1)]),
+            often_failing: BTreeMap::from([("ETHUSDT".into(), 12)]),
         },
+        successions: vec![
+            Successions { purpose: "planned", begun: 3, succeeded: 2, failed: 0 },
+            Successions { purpose: "healing", begun: 2, succeeded: 1, failed: 1 },
+        ],
+        legs: Vec::new(),
         symbols: BTreeMap::from([
             ("BTCUSDT".into(), symbol(6_412_340, Vec::new())),
             ("ETHUSDT".into(), symbol(312_055, vec![Hole { from: 7, to: 11, reason: "asked again in 4 s".into() }])),

@@ -122,6 +122,11 @@ fn every_promised_family_is_there_and_clean() {
         "loop_stalls_total",
         "build_info",
         "uptime_seconds",
+        "streams",
+        "stream_failures_total",
+        "stream_healed_total",
+        "successions_begun_total",
+        "successions_total",
     ] {
         assert!(families.contains_key(&format!("{PREFIX}{name}")), "{name}");
     }
@@ -147,7 +152,46 @@ fn figures_arrive_with_their_labels() {
     assert_eq!(value(&text, "loop_turn_seconds_count"), "10000000");
     assert_eq!(value(&text, "loop_turn_seconds_sum"), "61.234567");
     assert_eq!(value(&text, r#"health{level="degraded"}"#), "1");
+    assert_eq!(value(&text, r#"connection_attempts_total{connection="market-0"}"#), "5");
+    assert_eq!(value(&text, r#"connection_streams{connection="market-0"}"#), "4");
+    assert_eq!(value(&text, r#"connection_rotates_in_seconds{connection="market-0"}"#), "3600");
+    assert_eq!(value(&text, r#"streams{state="quiet"}"#), "1");
+    assert_eq!(value(&text, r#"streams{state="sent"}"#), "0");
+    assert_eq!(value(&text, r#"stream_healed_total{step="new connection"}"#), "1");
+    assert_eq!(value(&text, r#"successions_begun_total{purpose="planned"}"#), "3");
+    assert_eq!(value(&text, r#"successions_total{purpose="healing",result="failed"}"#), "1");
+    assert_eq!(value(&text, r#"successions_total{purpose="announced",result="succeeded"}"#), "0");
     assert_eq!(value(&text, r#"worker_timeouts_total{lane="resolver"}"#), "3");
+}
+
+#[test]
+fn what_can_happen_is_counted_from_the_start() {
+    let text = render(&super::super::sample::status());
+    for stage in crate::net::Stage::ALL {
+        value(&text, &format!("connection_failures_total{{connection=\"market-0\",stage=\"{}\"}}", stage.as_str()));
+    }
+    for kind in crate::wire::market::RejectKind::ALL {
+        let series = format!("frames_rejected_total{{connection=\"market-1\",reason=\"{}\"}}", kind.as_str());
+        assert_eq!(value(&text, &series), "0");
+    }
+}
+
+#[test]
+fn two_legs_are_one_connection_and_a_leg_has_its_own_series() {
+    let status = super::super::sample::two_legs();
+    let text = render(&status);
+    let families = parse(&text).unwrap();
+    // Leg a, its successor and leg b; the retiring row is in leg b's.
+    assert_eq!(value(&text, r#"frames_total{connection="market-0"}"#), (3 * status.connections[0].frames).to_string());
+    assert_eq!(value(&text, r#"connection_attempts_total{connection="market-0"}"#), "7");
+    assert_eq!(value(&text, r#"connection_streams{connection="market-0"}"#), "4");
+    assert_eq!(value(&text, r#"leg_first_total{leg="a"}"#), "640000");
+    assert_eq!(value(&text, r#"leg_late_total{leg="b"}"#), "640000");
+    assert_eq!(value(&text, r#"leg_lost_total{leg="b"}"#), "81");
+    assert_eq!(value(&text, r#"leg_lead_longest_seconds{leg="a"}"#), "0.061377");
+    assert!(families.contains_key("binance_edge_leg_lead_seconds_total"));
+    let alone = parse(&render(&super::super::sample::status())).unwrap();
+    assert!(!alone.keys().any(|name| name.contains("_leg_")), "there is one leg");
 }
 
 #[test]
