@@ -33,12 +33,13 @@ fn head(page: &mut String, status: &Value) {
 
 fn connections(page: &mut String, rows: &[Value]) {
     let mut table =
-        Table::new(["CONNECTION", "LEG", "STATE", "EPOCH", "LIVE", "FRAMES", "BYTES", "REJECTED", "FAILED"]);
+        Table::new(["CONNECTION", "LEG", "ROLE", "STATE", "EPOCH", "LIVE", "FRAMES", "BYTES", "REJECTED", "FAILED"]);
     for row in rows {
         let live = format!("{}/{}", text(row, "live"), text(row, "streams"));
         table.row([
             text(row, "name"),
             text(row, "leg"),
+            text(row, "role"),
             text(row, "state"),
             text(row, "epoch"),
             live,
@@ -47,6 +48,15 @@ fn connections(page: &mut String, rows: &[Value]) {
             text(row, "rejected"),
             text(row, "failed"),
         ]);
+        let purpose =
+            row.get("purpose").and_then(Value::as_str).map(|purpose| format!("successor: {}", clean(purpose)));
+        let rotates = row.get("rotates_in_ms").filter(|ms| !ms.is_null());
+        let rotates = rotates.map(|ms| format!("replaced in {}", age(Some(ms))));
+        let race = row.get("race").filter(|race| !race.is_null()).map(race);
+        let words: Vec<_> = [purpose, rotates, race].into_iter().flatten().collect();
+        if !words.is_empty() {
+            table.note(words.join("; "));
+        }
         if let Some(failure) = row.get("last_failure").filter(|failure| !failure.is_null()) {
             let code = failure.get("close_code").and_then(Value::as_u64).map(|code| format!(" (code {code})"));
             table.note(format!(
@@ -62,16 +72,19 @@ fn connections(page: &mut String, rows: &[Value]) {
     table.draw(page);
 }
 
+/// How a leg does against the other one.
+fn race(race: &Value) -> String {
+    let lead = race.get("lead_mean_us").and_then(Value::as_u64);
+    let lead = lead.map(|mean| format!(", ahead by {mean} us on average, {} us at most", text(race, "lead_max_us")));
+    let (first, late, lost) = (text(race, "first"), text(race, "late"), text(race, "lost"));
+    format!("first {first} times, late {late}, lost {lost}{}", lead.unwrap_or_default())
+}
+
 fn streams(page: &mut String, status: &Value) {
     let rows = list(status, "streams");
-    let mut by_state: BTreeMap<String, usize> = BTreeMap::new();
-    for row in rows {
-        *by_state.entry(text(row, "state")).or_default() += 1;
-    }
-    let counts: Vec<_> = by_state.iter().map(|(state, count)| format!("{count} {state}")).collect();
     let sums = status.get("subscriptions").unwrap_or(&Value::Null);
     line(page, "");
-    line(page, &format!("STREAMS  {} wanted: {}", rows.len(), counts.join(", ")));
+    line(page, &format!("STREAMS  {} wanted: {}", rows.len(), states(rows, sums)));
     line(
         page,
         &format!(
@@ -83,6 +96,22 @@ fn streams(page: &mut String, status: &Value) {
             text(sums, "success_rate")
         ),
     );
+    let often = counts(sums.get("often_failing"));
+    if !often.is_empty() {
+        line(page, &format!("  failed more than 3 times: {}", some(&often)));
+    }
+    let healed = counts(sums.get("healed_by"));
+    if !healed.is_empty() {
+        line(page, &format!("  healed by: {}", some(&healed)));
+    }
+    for row in list(status, "successions").iter().filter(|row| row.get("begun").and_then(Value::as_u64) > Some(0)) {
+        let (purpose, begun) = (text(row, "purpose"), text(row, "begun"));
+        let (done, failed) = (text(row, "succeeded"), text(row, "failed"));
+        line(page, &format!("  connections replaced, {purpose}: {begun} begun, {done} done, {failed} failed"));
+    }
+    for leg in list(status, "legs") {
+        line(page, &format!("  leg {}: {}", text(leg, "leg"), race(leg)));
+    }
     let not_live: Vec<_> = rows.iter().filter(|row| text(row, "state") != "live").collect();
     if not_live.is_empty() {
         return;
@@ -102,6 +131,36 @@ fn streams(page: &mut String, status: &Value) {
         table.note(format!("and {} more", not_live.len() - ROWS_MAX));
     }
     table.draw(page);
+}
+
+/// `16 live, 2 quiet`: as the process counts them, or by the rows of one that does not.
+fn states(rows: &[Value], sums: &Value) -> String {
+    let mut by_state: BTreeMap<String, u64> = BTreeMap::new();
+    match sums.get("states").and_then(Value::as_object) {
+        Some(states) => {
+            let states = states.iter().map(|(state, count)| (clean(state), count.as_u64().unwrap_or(0)));
+            by_state.extend(states.filter(|(_, count)| *count > 0));
+        }
+        None => rows.iter().for_each(|row| *by_state.entry(text(row, "state")).or_default() += 1),
+    }
+    let place = |state: &str| STATES.iter().position(|known| *known == state).unwrap_or(STATES.len());
+    let mut by_state: Vec<_> = by_state.into_iter().collect();
+    by_state.sort_by_key(|(state, _)| place(state));
+    by_state.iter().map(|(state, count)| format!("{count} {state}")).collect::<Vec<_>>().join(", ")
+}
+
+/// Names and how often, the most frequent first.
+fn counts(of: Option<&Value>) -> Vec<String> {
+    let all = of.and_then(Value::as_object).into_iter().flatten();
+    let mut all: Vec<_> = all.map(|(name, count)| (clean(name), count.as_u64().unwrap_or(0))).collect();
+    all.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    all.into_iter().map(|(name, count)| format!("{name} {count}")).collect()
+}
+
+/// The first few, and how many more there are.
+fn some(words: &[String]) -> String {
+    let shown = words[..words.len().min(NAMED_MAX)].join(", ");
+    if words.len() > NAMED_MAX { format!("{shown} and {} more", words.len() - NAMED_MAX) } else { shown }
 }
 
 fn symbols(page: &mut String, status: &Value) {
@@ -195,6 +254,10 @@ fn bytes(count: Option<&Value>) -> String {
 
 /// A screen's worth; the rest is counted.
 const ROWS_MAX: usize = 30;
+/// Names in a line.
+const NAMED_MAX: usize = 10;
+/// The order in which states are counted.
+const STATES: [&str; 7] = ["live", "quiet", "acked", "sent", "wanted", "stale", "failed"];
 
 #[cfg(test)]
 mod tests {
@@ -206,14 +269,22 @@ mod tests {
             "version": "0.1.0", "now": "2026-11-20T23:05:00.000Z", "uptime_ms": 7_260_000,
             "health": {"level": "degraded", "reasons": ["ethusdt@aggTrade is stale"]},
             "loop": {"turns": 9, "stalls": 0, "max_turn_us": 12},
-            "connections": [{"name": "market-0", "leg": "a", "state": "open", "epoch": 4, "live": 1, "streams": 2,
-                "frames": 120, "bytes": 2_500_000, "rejected": 0, "failed": 1,
+            "connections": [{"name": "market-0", "leg": "a", "role": "current", "state": "open", "epoch": 4, "live": 1, "streams": 2,
+                "frames": 120, "bytes": 2_500_000, "rejected": 0, "failed": 1, "purpose": null, "rotates_in_ms": 7_260_000,
+                "race": {"first": 90, "late": 20, "lost": 1, "leads": 70, "lead_mean_us": 412, "lead_max_us": 9_000},
                 "last_failure": {"stage": "close", "reason": "going\u{1b}[2J away", "close_code": 1001, "elapsed_ms": 4000,
-                    "at": "2026-11-20T23:00:00.000Z"}}],
+                    "at": "2026-11-20T23:00:00.000Z"}},
+                {"name": "market-0", "leg": "a", "role": "successor", "purpose": "healing", "state": "tls", "epoch": 5,
+                 "live": 0, "streams": 2, "frames": 0, "bytes": 0, "rejected": 0, "failed": 0, "race": null}],
             "streams": [{"stream": "btcusdt@aggTrade", "connection": "market-0", "state": "live"},
                 {"stream": "ethusdt@aggTrade", "connection": "market-0", "state": "stale", "last_data_age_ms": 61_000,
                  "failures": 1, "reason": "silent"}],
-            "subscriptions": {"attempts": 2, "successes": 2, "failures": 1, "retries": 0, "success_rate": 66.7},
+            "subscriptions": {"attempts": 2, "successes": 2, "failures": 1, "retries": 0, "success_rate": 66.7,
+                "states": {"wanted": 0, "stale": 1, "live": 1}, "healed_by": {"asked afresh": 1, "asked again": 2},
+                "often_failing": {"ETHUSDT": 5}},
+            "successions": [{"purpose": "planned", "begun": 0, "succeeded": 0, "failed": 0},
+                {"purpose": "healing", "begun": 2, "succeeded": 0, "failed": 1}],
+            "legs": [{"leg": "b", "first": 1, "late": 2, "lost": 0, "lead_mean_us": null, "lead_max_us": 0}],
             "symbols": {"BTCUSDT": {"trades": {"len": 5, "capacity": 16, "last_id": 77, "duplicates": 0,
                 "backfilled": 2, "missing": 1}, "mark_price": {"price": "64123.40"},
                 "candles": {"1m": {"len": 3, "close": "64123.40"}}}},
@@ -225,12 +296,19 @@ health  degraded
   - ethusdt@aggTrade is stale
 loop    9 turns, 0 stalls, longest 12 us
 
-CONNECTION  LEG  STATE  EPOCH  LIVE  FRAMES  BYTES    REJECTED  FAILED
-market-0    a    open   4      1/2   120     2500 kB  0         1
+CONNECTION  LEG  ROLE       STATE  EPOCH  LIVE  FRAMES  BYTES    REJECTED  FAILED
+market-0    a    current    open   4      1/2   120     2500 kB  0         1
+  replaced in 2 h 1 min; first 90 times, late 20, lost 1, ahead by 412 us on average, 9000 us at most
   last failure in close after 4000 ms at 2026-11-20T23:00:00.000Z: going?[2J away (code 1001)
+market-0    a    successor  tls    5      0/2   0       0 B      0         0
+  successor: healing
 
 STREAMS  2 wanted: 1 live, 1 stale
   2 requests, 2 answered with data, 1 failures, 0 retries, success 66.7 %
+  failed more than 3 times: ETHUSDT 5
+  healed by: asked again 2, asked afresh 1
+  connections replaced, healing: 2 begun, 0 done, 1 failed
+  leg b: first 1 times, late 2, lost 0
 
 NOT LIVE          CONNECTION  STATE  LAST DATA  FAILURES  REASON
 ethusdt@aggTrade  market-0    stale  61 s       1         silent
