@@ -422,7 +422,7 @@ fn an_address_in_use_is_named() {
 #[test]
 #[ignore = "for people: serves the sample for a minute"]
 fn look() {
-    let mut status = sample::status();
+    let mut status = sample::two_legs();
     for n in 0..60 {
         let mut stream = status.streams[0].clone();
         stream.stream = format!("coin{n}usdt@aggTrade");
