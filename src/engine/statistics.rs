@@ -123,7 +123,10 @@ impl fmt::Display for Statistics {
         let sums = &self.subscriptions;
         let states = sums.states.by_name().into_iter().filter(|(_, count)| *count > 0);
         let states = join(states.map(|(state, count)| format!("{count} {state}")));
-        write!(f, "streams: {} wanted: {}", sums.states.total(), or_none(states))?;
+        write!(f, "streams: {}", sums.states.total())?;
+        if !states.is_empty() {
+            write!(f, ", of them {states}")?;
+        }
         let rate = sums.success_rate.map_or_else(|| "not known yet".to_owned(), |rate| format!("{rate:.1} %"));
         write!(
             f,
@@ -207,7 +210,7 @@ mod tests {
             legs: Vec::new(),
         };
         let expected = "\
-streams: 18 wanted: 16 live, 2 quiet
+streams: 18, of them 16 live, 2 quiet
 subscriptions: 18 attempts, 16 successes, 0 failures, 0 retries, success rate 100.0 %
 symbols in trouble now: none";
         assert_eq!(statistics.to_string(), expected);
@@ -244,7 +247,7 @@ symbols in trouble now: none";
             legs: vec![Leg { leg: "a", race }, Leg { leg: "b", race: Race::default() }],
         };
         let expected = "\
-streams: 12 wanted: 10 live, 1 stale, 1 failed
+streams: 12, of them 10 live, 1 stale, 1 failed
 subscriptions: 40 attempts, 30 successes, 20 failures, 12 retries, success rate 60.0 %
 symbols in trouble now: A, B
 failed more than 3 times since the start: B 9 times, C 5 times, A 4 times, D 4 times, E 4 times and 2 more
@@ -258,7 +261,7 @@ leg b: first with 0 messages, late with 0, lost 0";
     #[test]
     fn a_process_that_has_just_begun_claims_nothing() {
         let text = Statistics::default().to_string();
-        assert!(text.starts_with("streams: 0 wanted: none\n"), "{text}");
+        assert!(text.starts_with("streams: 0\n"), "{text}");
         assert!(text.contains("success rate not known yet\n"), "{text}");
     }
 }
