@@ -301,14 +301,14 @@ impl Shell {
         while let Some(stamped) = self.engine.poll_note() {
             let of_tape = matches!(stamped.note, Note::HoleOpened { .. } | Note::HolesClosed { .. });
             let target = if of_tape { "binance_edge::tape" } else { "binance_edge::feed" };
-            match &stamped.note {
-                // One line of the log each, so that it stays readable line by line.
-                Note::Statistics(_) => {
-                    for line in stamped.note.to_string().lines() {
-                        log::log!(target: target, stamped.note.level(), "{line}");
-                    }
-                }
-                note => log::log!(target: target, note.level(), "{note}"),
+            let level = stamped.note.level();
+            if !matches!(stamped.note, Note::Statistics(_)) {
+                log::log!(target: target, level, "{}", stamped.note);
+                continue;
+            }
+            // One line of the log each, so that it stays readable line by line.
+            for line in stamped.note.to_string().lines() {
+                log::log!(target: target, level, "{line}");
             }
         }
     }
