@@ -424,7 +424,7 @@ fn an_address_in_use_is_named() {
 fn look() {
     let mut status = sample::two_legs();
     for n in 0..60 {
-        let mut stream = status.streams[0].clone();
+        let mut stream = status.streams[1].clone();
         stream.stream = format!("coin{n}usdt@aggTrade");
         status.streams.push(stream);
     }
