@@ -16,8 +16,8 @@
 mod port;
 mod report;
 pub mod rest;
-mod universe;
 mod statistics;
+mod universe;
 
 pub use port::{Command, Event, GetFailure, Job, JobId, Reply, Response, SessionId};
 pub use report::symbol as symbol_report;

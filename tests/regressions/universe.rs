@@ -57,20 +57,23 @@ fn too_many_matches_are_cut_by_name_and_that_is_said() {
 
 #[test]
 fn a_symbol_the_venue_does_not_list_is_failed_as_unknown_and_costs_the_others_nothing() {
-    for by in [SubscribeBy::Message, SubscribeBy::Url] {
+    for (by, legs) in [(SubscribeBy::Message, 1), (SubscribeBy::Url, 1), (SubscribeBy::Message, 2)] {
         let mut setup = setup(&["BTCUSDT", "NOSUCHUSDT"], &["BTCUSDT"]);
         setup.config.streams.subscribe_by = by;
+        setup.config.streams.legs = legs;
         let mut world = World::new(&setup);
-        world.run_for(s(600));
+        world.run_for(s(300));
+        world.schedule(NetFault::Reset, world.now(), ms(1));
+        world.run_for(s(300));
         for row in world.status().streams {
             if row.stream.starts_with("nosuch") {
                 assert_eq!((row.state, row.reason.as_deref()), ("failed", Some("unknown symbol")), "{}", row.stream);
-                assert!(row.attempts <= 2, "{row:?}");
+                assert!(row.attempts <= u64::from(legs) && row.failures == 1, "{row:?}");
             } else {
                 assert_eq!((row.state, row.failures), ("live", 0), "{}", row.stream);
             }
         }
-        assert_eq!(world.status().connections.iter().map(|row| row.epoch).max(), Some(1), "no connection was replaced");
+        assert_eq!(world.status().connections.iter().map(|row| row.epoch).max(), Some(2), "the reset, and no other");
         assert_eq!(world.status().subscriptions.problem_symbols, ["NOSUCHUSDT"]);
         assert_eq!(said(&world, "1 unknown to the venue: NOSUCHUSDT").len(), 1);
         assert_eq!(world.violations(), [""; 0]);

@@ -1,5 +1,7 @@
 //! What the opening and the end of a connection mean for its streams.
 
+use super::judge::UNKNOWN_AGAIN;
+use super::questions::UNKNOWN;
 use super::*;
 
 /// Streams named in one line.
@@ -27,7 +29,11 @@ impl Feed {
             let unknown = self.streams[at].unknown;
             if let Some(run) = self.streams[at].run_mut(slot) {
                 run.forget_data();
-                if run.state.is_down() && !unknown {
+                if unknown {
+                    // Known to fail: that is no news, and not asked for again.
+                    run.state = StreamState::Failed { until: now + UNKNOWN_AGAIN };
+                    run.reason = Some(UNKNOWN.into());
+                } else if run.state.is_down() {
                     run.state = StreamState::Wanted;
                 }
             }
@@ -37,13 +43,18 @@ impl Feed {
         }
         match self.connections[slot].by {
             SubscribeBy::Message => {
-                self.connections[slot].to_ask = self.connections[slot].streams.iter().copied().collect();
+                let streams = self.connections[slot].streams.iter().copied();
+                let known = streams.filter(|at| !self.streams[*at].unknown).collect();
+                self.connections[slot].to_ask = known;
             }
             SubscribeBy::Url => {
                 // The upgrade's answer is all the acknowledgement there is.
                 let until = now + self.deadlines.first_data;
                 for position in 0..self.connections[slot].streams.len() {
                     let at = self.connections[slot].streams[position];
+                    if self.streams[at].unknown {
+                        continue;
+                    }
                     self.count_request(slot, at, now);
                     self.acknowledge(slot, at, until, now);
                 }
@@ -184,7 +195,8 @@ impl Feed {
         if connection.restored_told || !connection.session.is_open() || connection.role == Role::Retiring {
             return self.tell_all_live(slot, ctx);
         }
-        let runs = connection.streams.iter().filter_map(|at| self.streams[*at].run(slot).map(|run| (*at, run)));
+        let known = connection.streams.iter().filter(|at| !self.streams[**at].unknown);
+        let runs = known.filter_map(|at| self.streams[*at].run(slot).map(|run| (*at, run)));
         let (mut fine, mut missing) = (0, Vec::new());
         for (at, run) in runs {
             if run.state.is_fine() {
@@ -198,6 +210,10 @@ impl Feed {
         self.connections[slot].restored_told = true;
         if missing.is_empty() {
             return self.tell_all_live(slot, ctx);
+        }
+        if self.connections[slot].role != Role::Current {
+            // Whether a successor delivers what it should is told by what becomes of it.
+            return;
         }
         let mut names: Vec<&str> = missing.iter().take(NAMED).map(|at| &*self.streams[*at].name).collect();
         let more = format!("and {} more", missing.len().saturating_sub(NAMED));
@@ -220,7 +236,8 @@ impl Feed {
             return;
         }
         let (mut live, mut quiet) = (0, 0);
-        for run in connection.streams.iter().filter_map(|at| self.streams[*at].run(slot)) {
+        let known = connection.streams.iter().filter(|at| !self.streams[**at].unknown);
+        for run in known.filter_map(|at| self.streams[*at].run(slot)) {
             match run.state {
                 state if state.is_live() => live += 1,
                 state if state.is_fine() => quiet += 1,

@@ -3,6 +3,7 @@
 //! The feed asks nobody. It has questions, and whoever can ask takes them and brings the answers.
 
 use super::evidence::EVIDENCE_MATURES;
+use super::judge::UNKNOWN_AGAIN;
 use super::*;
 
 /// A symbol whose silence was found to be the market's is asked about again after this long, doubling.
@@ -137,9 +138,24 @@ impl Feed {
                     self.set_pause(slot, at, ctx.now.mono);
                 } else if state.is_some_and(|state| !state.is_live()) {
                     self.connections[slot].to_ask.retain(|waiting| *waiting != at);
-                    self.fail(slot, at, false, UNKNOWN.into(), ctx);
+                    if self.streams[at].failures_in_a_row == 0 {
+                        self.fail(slot, at, false, UNKNOWN.into(), ctx);
+                    } else {
+                        self.give_up_unknown(slot, at, ctx.now.mono);
+                    }
                 }
             }
+        }
+    }
+}
+
+impl Feed {
+    /// It was said of the stream already.
+    fn give_up_unknown(&mut self, slot: usize, at: usize, now: Instant) {
+        self.unwait(slot, at);
+        if let Some(run) = self.streams[at].run_mut(slot) {
+            run.state = StreamState::Failed { until: now + UNKNOWN_AGAIN };
+            run.reason = Some(UNKNOWN.into());
         }
     }
 }
