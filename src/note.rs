@@ -157,6 +157,13 @@ pub enum Note {
         /// How old the connection was that it replaces.
         age: Span,
     },
+    /// A connection ended while its successor was under way, which takes its place however far it is.
+    Inherited {
+        /// The connection.
+        connection: Rc<str>,
+        /// How far the successor is.
+        state: &'static str,
+    },
     /// A successor could not take over: the old connection stays.
     SuccessionFailed {
         /// The connection.
@@ -352,6 +359,7 @@ impl Note {
             | Self::StreamHealed { .. }
             | Self::SuccessionBegins { .. }
             | Self::Succeeded { .. }
+            | Self::Inherited { .. }
             | Self::StreamQuiet { .. }
             | Self::HolesClosed { .. }
             | Self::Reloaded { .. }
@@ -442,6 +450,9 @@ impl fmt::Display for Note {
                     "{connection}: replaced after {age}: {live} of {streams} streams live on the new connection, {took} after \
                      it was begun"
                 )
+            }
+            Self::Inherited { connection, state } => {
+                write!(f, "{connection}: the new connection that was under way takes its place; it is {state}")
             }
             Self::SuccessionFailed { connection, purpose, reason, again } => {
                 write!(

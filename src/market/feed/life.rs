@@ -76,6 +76,7 @@ impl Feed {
             self.refuse(slot, reject, || ending.reason.clone(), ctx);
         }
         let live = self.live_on(slot);
+        let goes_on = self.connections[slot].role != Role::Side && self.heir(slot).is_none();
         let connection = &mut self.connections[slot];
         if let Some(at) = Stage::ALL.iter().position(|stage| *stage == ending.stage) {
             connection.endings_by_stage[at] += 1;
@@ -88,8 +89,8 @@ impl Feed {
         connection.to_drop.clear();
         connection.pending.clear();
         let pause = match connection.session.state() {
-            // A socket of the other form is given up with its first end.
-            State::Backoff { until } => Some(until.since(now)).filter(|_| connection.role != Role::Side),
+            // A socket of the other form is given up with its first end, and an heir makes no attempt.
+            State::Backoff { until } => Some(until.since(now)).filter(|_| goes_on),
             State::Resolving { .. }
             | State::Dialing { .. }
             | State::Securing { .. }

@@ -289,19 +289,23 @@ impl Feed {
         false
     }
 
+    /// Who takes the place of a connection that serves, should it end now: a successor that is under way.
+    pub(super) fn heir(&self, old: usize) -> Option<usize> {
+        let successor = self.seat(old).filter(|seat| seat.current == old)?.successor?;
+        let pauses = matches!(self.connections[successor].session.state(), State::Backoff { .. } | State::Stopped);
+        (!pauses).then_some(successor)
+    }
+
     /// The connection that serves has ended, and a successor is under way: it takes its place.
-    pub(super) fn succeed_the_dead(&mut self, old: usize, ctx: &mut Context<'_>) -> bool {
-        let Some(successor) = self.seat(old).filter(|seat| seat.current == old).and_then(|seat| seat.successor) else {
-            return false;
-        };
-        if matches!(self.connections[successor].session.state(), State::Backoff { .. } | State::Stopped) {
-            return false;
-        }
+    pub(super) fn succeed_the_dead(&mut self, old: usize, ctx: &mut Context<'_>) {
+        let Some(successor) = self.heir(old) else { return };
         self.promote(successor, old, ctx);
-        if self.connections[successor].session.is_open() {
-            let opened = self.connections[successor].session.since();
+        let session = &self.connections[successor].session;
+        let (opened, state) = (session.is_open().then(|| session.since()), session.state().as_str());
+        if let Some(opened) = opened {
             self.plan_rotation(successor, opened, ctx);
         }
-        true
+        let connection = self.connections[successor].label.clone();
+        self.say(successor, Note::Inherited { connection, state }, ctx);
     }
 }

@@ -178,6 +178,7 @@ impl Witness {
             | Note::Restored { .. }
             | Note::SuccessionBegins { .. }
             | Note::Succeeded { .. }
+            | Note::Inherited { .. }
             | Note::SuccessionFailed { .. }
             | Note::OtherForm { .. }
             | Note::Answer { .. }
