@@ -262,3 +262,55 @@ fn a_busy_loop_is_the_same_loop() {
     let (_, market) = process.stop();
     assert_equal(&served, market);
 }
+
+/// Rotations each three seconds for so long, under somebody who looks all the time.
+fn rotates(for_how_long: Duration) {
+    let served = exchange(loud);
+    let mut config = config(&served, &["BTCUSDT", "ETHUSDT", "SOLUSDT"]);
+    config.streams.per_connection = 6;
+    config.rotation.every = Span::from_secs(3);
+    config.tape.trades = 65_536;
+    let process = Process::start(config, system_resolver());
+    process.until_all_live();
+    let end = Instant::now() + for_how_long;
+    while Instant::now() < end {
+        let status = process.get("/status");
+        for row in rows(&status, "streams") {
+            assert_eq!((&row["state"], row["failures"].as_u64()), (&Value::from("live"), Some(0)), "{row}");
+        }
+        for row in rows(&status, "connections") {
+            assert!(row["last_failure"].is_null(), "{row}");
+        }
+        assert!(rows(&status, "connections").len() <= 4, "{:#}", status["connections"]);
+        thread::sleep(Duration::from_millis(100));
+    }
+    let (status, market) = process.stop();
+    // Two connections, each replaced every three seconds at most; a busy machine may take longer to prove a successor.
+    let rotations: u64 = status.connections.iter().map(|row| row.opened - 1).sum();
+    assert!(rotations >= for_how_long.as_secs() / 5, "{rotations} rotations");
+    for (symbol, row) in &status.symbols {
+        let trades = row.trades.as_ref().unwrap();
+        assert_eq!((trades.missing, trades.holes.len()), (0, 0), "{symbol}");
+    }
+    assert!(status.streams.iter().all(|row| row.failures == 0));
+    assert!(assert_equal(&served, market) > 1_000);
+    let (complaints, left_open) = served
+        .with(|exchange, _| {
+            let ledger = exchange.ledger();
+            let open = ledger.connections.values().filter(|record| record.ended.is_none()).count();
+            (ledger.first_violations.clone(), open)
+        })
+        .unwrap();
+    assert_eq!((complaints, left_open), (Vec::new(), 0), "every connection was closed");
+}
+
+#[test]
+fn rotations_on_real_sockets_lose_nothing() {
+    rotates(Duration::from_secs(20));
+}
+
+#[test]
+#[ignore = "the same for a minute"]
+fn a_minute_of_rotations_on_real_sockets_loses_nothing() {
+    rotates(Duration::from_secs(60));
+}

@@ -133,6 +133,8 @@ pub struct Connection {
     /// It was said how many of its streams are back since it opened.
     pub(super) restored_told: bool,
     pub(super) all_live_told: bool,
+    /// The venue said, since it opened, that it will close it.
+    pub(super) announced: bool,
     /// Of a successor: when it is to be seen whether it can take over.
     pub(super) review_at: Instant,
     /// Not before this does anything here have to be looked at.
@@ -169,6 +171,7 @@ impl Connection {
             proved: false,
             restored_told: false,
             all_live_told: false,
+            announced: false,
             review_at: Instant::FAR,
             wake: now,
         }

@@ -28,7 +28,8 @@ impl Feed {
             Ok(Decoded::Shutdown) => {
                 let connection = self.connections[slot].label.clone();
                 ctx.note(Note::Shutdown { connection });
-                self.begin_succession(slot, Purpose::Announced, ctx);
+                self.connections[slot].announced = true;
+                self.leave_if_announced(slot, ctx);
             }
             Ok(Decoded::Other) => {
                 let reject = Reject { kind: RejectKind::Unasked, field: None };

@@ -17,8 +17,16 @@ pub(super) struct Traded {
     /// REST is not asked about it before this, and how often in a row it was.
     doubt_after: Instant,
     doubts: u32,
-    /// When REST last answered, and when the newest trade that it knew of should have reached us.
-    rest: Option<(Instant, Instant)>,
+    rest: Option<RestTold>,
+}
+
+/// What REST last told of a symbol's trades, by when they should have reached us.
+#[derive(Clone, Copy, Debug)]
+struct RestTold {
+    answered: Instant,
+    newest: Instant,
+    /// The newest that was old enough to count when it answered.
+    mature: Instant,
 }
 
 /// For so long the venue's answer that nobody trades is believed.
@@ -42,14 +50,26 @@ impl Traded {
         self.doubts += 1;
     }
 
-    pub(super) fn rest_answered(&mut self, now: Instant, newest: Instant) {
-        self.rest = Some((now, newest));
+    /// REST knows these trades, the oldest first.
+    pub(super) fn rest_answered(&mut self, now: Instant, trades: &[Instant]) {
+        let newest = trades.last().copied().unwrap_or(Instant::ZERO);
+        let mature = trades.iter().rfind(|at| **at + EVIDENCE_MATURES <= now).copied().unwrap_or(Instant::ZERO);
+        self.rest = Some(RestTold { answered: now, newest, mature });
+    }
+
+    /// Does REST know of a trade after this that is old enough to count?
+    pub(super) fn rest_tells_of_trades(&self, since: Instant, now: Instant) -> bool {
+        self.rest.is_some_and(|rest| {
+            let counts = if rest.newest + EVIDENCE_MATURES <= now { rest.newest } else { rest.mature };
+            counts > since + EVIDENCE_MATURES
+        })
     }
 
     /// Has REST said, not long ago, that nobody has traded since then?
     pub(super) fn rest_tells_quiet(&self, since: Instant, now: Instant) -> bool {
-        self.rest.is_some_and(|(answered, newest)| {
-            answered > since && now.since(answered) <= REST_BELIEVED && newest <= since + EVIDENCE_MATURES
+        self.rest.is_some_and(|rest| {
+            let fresh = rest.answered > since && now.since(rest.answered) <= REST_BELIEVED;
+            fresh && rest.newest <= since + EVIDENCE_MATURES
         })
     }
 
@@ -101,13 +121,19 @@ impl Feed {
     /// Does another stream of the symbol deliver, on whichever connection, or the same stream on another one, so that
     /// silence can be told from a dead path?
     pub(super) fn path_works(&self, slot: usize, at: usize, now: Instant) -> bool {
+        self.path_worked_since(slot, at, Instant::ZERO, now)
+    }
+
+    /// The same of one that lived: what fell silent together with it tells nothing.
+    pub(super) fn path_worked_since(&self, slot: usize, at: usize, since: Instant, now: Instant) -> bool {
         let symbol = self.streams[at].symbol;
         self.of_symbol(symbol).any(|other| {
             let stream = &self.streams[other];
             let limit = self.stale_of(stream.kind).max(self.deadlines.first_data);
             stream.runs.iter().any(|run| {
                 let itself = other == at && run.slot == slot;
-                !itself && matches!(run.state, StreamState::Live { .. }) && now.since(run.fresh_at) <= limit
+                let delivers = matches!(run.state, StreamState::Live { .. }) && now.since(run.fresh_at) <= limit;
+                !itself && delivers && run.fresh_at >= since
             })
         })
     }

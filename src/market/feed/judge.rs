@@ -168,8 +168,10 @@ impl Feed {
         let Some(run) = stream.run(slot) else { return Verdict::Wait(now + EVIDENCE_MATURES) };
         let traded = &self.traded[stream.symbol.index()];
         if let (StreamState::Quiet { .. }, Some(evidence)) = (run.state, run.evidence_at) {
-            // It was rightly silent, and then somebody traded: it had its time from there.
-            let until = evidence + self.deadlines.first_data;
+            // It was rightly silent, and then somebody traded: it had its time from there. Unless that was before it was
+            // called quiet, and only REST knew.
+            let before = evidence + EVIDENCE_MATURES <= run.fresh_at + self.stale_of(stream.kind);
+            let until = if before { now } else { evidence + self.deadlines.first_data };
             return if until > now {
                 Verdict::Wait(until)
             } else {
@@ -177,14 +179,14 @@ impl Feed {
             };
         }
         // One trade is told of by a candle and, later, by itself.
-        if traded.mature(now) > run.fresh_at + EVIDENCE_MATURES {
+        if traded.mature(now) > run.fresh_at + EVIDENCE_MATURES || traded.rest_tells_of_trades(run.fresh_at, now) {
             return Verdict::Guilty(format!("no data for {silent}, while others tell of trades"));
         }
         match traded.ripens(now) {
             Some(at) if at > run.fresh_at + EVIDENCE_MATURES.times(2) => return Verdict::Wait(at),
             _ => {}
         }
-        if self.path_works(slot, at, now) {
+        if self.path_worked_since(slot, at, run.fresh_at + EVIDENCE_MATURES, now) {
             Verdict::Quiet("quiet: nobody has traded since its newest data")
         } else if traded.rest_tells_quiet(run.fresh_at, now) {
             Verdict::Quiet("quiet: by REST nobody has traded since its newest data")
@@ -281,10 +283,6 @@ impl Feed {
             let note = Note::StreamFailed { stream: name, connection, stale, reason, pause, failures };
             self.say(slot, note, ctx);
         }
-    }
-
-    fn pause_of(&mut self, slot: usize, at: usize) -> Span {
-        self.pause(self.streams[at].run(slot).map_or(1, |run| run.failures_in_a_row))
     }
 
     pub(super) fn pause(&mut self, failures: u32) -> Span {

@@ -103,8 +103,10 @@ impl Feed {
             }
         }
         let seat = self.seat(slot)?;
-        let served_aside = stream.is_fine_without(slot);
-        if run.tried_elsewhere && !served_aside && seat.side_after <= now {
+        if !by_url && self.is_served_aside(slot, at) {
+            return Some(Rung::Afresh);
+        }
+        if run.tried_elsewhere && !stream.is_fine_without(slot) && seat.side_after <= now {
             return Some(Rung::OtherForm);
         }
         if seat.successor.is_none() && seat.heal_after <= now {
@@ -126,9 +128,25 @@ impl Feed {
     }
 
     fn wait_longer(&mut self, slot: usize, at: usize, now: Instant) {
-        let failures = self.streams[at].run(slot).map_or(1, |run| run.failures_in_a_row);
-        let until = now + self.pause(failures);
+        let until = now + self.pause_of(slot, at);
         self.set_pause(slot, at, until);
+    }
+
+    /// How long until the next step for a run that is down.
+    pub(super) fn pause_of(&mut self, slot: usize, at: usize) -> Span {
+        if self.is_served_aside(slot, at) {
+            return SERVED_ELSEWHERE;
+        }
+        let failures = self.streams[at].run(slot).map_or(1, |run| run.failures_in_a_row);
+        self.pause(failures)
+    }
+
+    /// Does a socket of the other form deliver what this connection does not?
+    fn is_served_aside(&self, slot: usize, at: usize) -> bool {
+        self.streams[at]
+            .runs
+            .iter()
+            .any(|run| run.slot != slot && run.state.is_live() && self.connections[run.slot].role == Role::Side)
     }
 
     /// Puts off the next step of a run that is down.

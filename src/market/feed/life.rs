@@ -12,6 +12,7 @@ impl Feed {
         let now = ctx.now.mono;
         let connection = &mut self.connections[slot];
         (connection.proved, connection.all_live_told, connection.restored_told) = (false, false, false);
+        connection.announced = false;
         connection.pending.clear();
         connection.to_ask.clear();
         connection.to_drop.clear();
@@ -182,9 +183,13 @@ impl Feed {
             let waits =
                 self.streams[at].runs.iter().filter(|run| run.serves && run.slot != slot && run.state.is_down());
             let waits: Vec<usize> = waits.map(|run| run.slot).collect();
+            let delivered = self.streams[at].run(slot).is_some_and(|run| run.answered);
             self.leave_side(slot, at, ctx);
             for other in waits {
-                // Its own connection is tried again at once: nothing else delivers the stream.
+                // Nothing else delivers the stream: what did is tried again at once, if it lived for a while.
+                if let Some(run) = self.streams[at].run_mut(other) {
+                    run.tried_elsewhere |= delivered;
+                }
                 self.set_pause(other, at, ctx.now.mono + self.backoff.min);
             }
         }

@@ -73,7 +73,7 @@ impl Feed {
         let clock = self.clock;
         let arrivals: Option<Vec<Instant>> = times.iter().map(|time| clock.arrival_of(*time)).collect();
         let Some(arrivals) = arrivals else { return };
-        self.traded[symbol.index()].rest_answered(now, arrivals.last().copied().unwrap_or(Instant::ZERO));
+        self.traded[symbol.index()].rest_answered(now, &arrivals);
         for at in self.of_symbol(symbol).collect::<Vec<_>>() {
             if self.streams[at].kind == StreamKind::MarkPrice {
                 continue;

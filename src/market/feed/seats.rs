@@ -26,6 +26,8 @@ pub(super) struct Seat {
     pub(super) rotate_at: Instant,
     /// Not before this is there another successor in order to heal.
     pub(super) heal_after: Instant,
+    /// Not before this is an announced end reason for another successor.
+    pub(super) leave_after: Instant,
     /// Successors in a row that could not take over.
     pub(super) setbacks: u32,
     /// Not before this is there another socket of the other form.
@@ -98,6 +100,7 @@ impl Feed {
             epoch: 0,
             rotate_at: Instant::FAR,
             heal_after: Instant::ZERO,
+            leave_after: Instant::ZERO,
             setbacks: 0,
             side_after: Instant::ZERO,
         });

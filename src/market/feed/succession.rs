@@ -10,25 +10,30 @@ use super::*;
 
 /// Between two looks at a successor that waits for the old connection to catch up.
 const REVIEW_EVERY: Span = Span::from_ms(200);
-/// Requests for one stream on a successor before it is held unable to deliver it.
-const TRIES: u32 = 3;
+/// A stream that the old connection delivered lately is proved by its data, unless nobody trades for so long.
+const PROVED_WITHIN: Span = Span::from_secs(60);
+/// Requests for one stream on a successor before it is held unable to deliver it: most of them afresh.
+const TRIES: u32 = 5;
 /// A successor that is not ready after this long never will be.
 const READY_WITHIN: Span = Span::from_secs(180);
 /// Attempts to connect a successor.
 const ATTEMPTS: u32 = 3;
 /// Jitter of planned rotations: up to a tenth earlier.
 const JITTER_DIVISOR: u64 = 10;
-/// Planned successors at once; the others wait their turn, a moment each.
+/// Planned successors at once that have yet to deliver anything; the others wait their turn, a moment each.
 const PLANNED_AT_ONCE: usize = 4;
 const TURN: Span = Span::from_ms(500);
-/// Spread of rotations that are due at one time of day.
-const SPREAD_MAX: Span = Span::from_secs(600);
+/// A venue that announces an end to every new connection is not followed more often than this.
+const LEAVE_PAUSE: Span = Span::from_secs(10);
+/// Rotations that are due at one time of day begin within so long after it, and are over ten minutes after it.
+const SPREAD_MAX: Span = Span::from_secs(500);
+const DAY: Span = Span::from_secs(86_400);
 
 /// What a look at a successor comes to.
 enum Review {
     /// Something may still come; its own deadline will tell.
     Undecided,
-    /// The old connection has to catch up first.
+    /// The old connection has to catch up first, or the new one may still be proved by data.
     Soon,
     Ready,
     /// What is in the way.
@@ -50,16 +55,23 @@ impl Feed {
         if every == Span::ZERO {
             return;
         }
-        let tenth = Span::from_ns(every.as_ns() / JITTER_DIVISOR);
-        let earlier = Span::from_ns(self.rng.u64(0..=tenth.as_ns()));
         let at = match self.rotation.at {
-            None => opened + every.saturating_sub(earlier),
+            None => {
+                let tenth = every.as_ns() / JITTER_DIVISOR;
+                opened + every.saturating_sub(Span::from_ns(self.rng.u64(0..=tenth)))
+            }
             Some(time) => {
-                // Spread over the minutes before the end of the connection's day, and after the time that was named.
                 let utc = ctx.now.utc();
                 let wait = Span::from_ms(time.next_after(utc).0.abs_diff(utc.0));
-                let spread = Span::from_ns(earlier.as_ns().min(self.rng.u64(0..=SPREAD_MAX.as_ns())));
-                (ctx.now.mono + wait + spread).min(opened + every.saturating_sub(SPREAD_MAX))
+                let (next, oldest) = (ctx.now.mono + wait, opened + every.saturating_sub(READY_WITHIN));
+                if oldest > next {
+                    let spread = oldest.since(next).min(SPREAD_MAX).as_ns();
+                    next + Span::from_ns(self.rng.u64(spread / 2..=spread))
+                } else {
+                    // It opened just after that time and would end just after it: once more today.
+                    let last = (wait.as_ns() + SPREAD_MAX.as_ns()).saturating_sub(DAY.as_ns());
+                    ctx.now.mono + Span::from_ns(last)
+                }
             }
         };
         if let Some(seat) = self.seat_mut(slot) {
@@ -76,7 +88,10 @@ impl Feed {
         }
         match self.connections[slot].role {
             Role::Current if self.rotation_due(slot) <= now && self.connections[slot].session.is_open() => {
-                let planned = |row: &&Connection| row.role == Role::Successor(Purpose::Planned);
+                if self.connections[slot].announced && self.seat(slot).is_some_and(|seat| seat.leave_after <= now) {
+                    return self.leave_if_announced(slot, ctx);
+                }
+                let planned = |row: &&Connection| row.role == Role::Successor(Purpose::Planned) && !row.proved;
                 if self.connections.iter().filter(planned).count() < PLANNED_AT_ONCE {
                     self.begin_succession(slot, Purpose::Planned, ctx);
                 } else if let Some(seat) = self.seat_mut(slot) {
@@ -119,7 +134,7 @@ impl Feed {
         let Some(seat) = self.seat(slot) else { return };
         let current = seat.current;
         let opened = self.connections[slot].session.since();
-        match self.look_at(slot, current) {
+        match self.look_at(slot, current, now) {
             Review::Ready => self.take_over(slot, ctx),
             Review::Unable(words) => self.give_up_successor(slot, words, ctx),
             Review::Undecided | Review::Soon if now.since(opened) >= READY_WITHIN => {
@@ -137,7 +152,7 @@ impl Feed {
         }
     }
 
-    fn look_at(&self, slot: usize, current: usize) -> Review {
+    fn look_at(&self, slot: usize, current: usize, now: Instant) -> Review {
         let connection = &self.connections[slot];
         if !connection.session.is_open() || !connection.to_ask.is_empty() {
             return Review::Undecided;
@@ -155,6 +170,12 @@ impl Feed {
                 // The old one does not deliver it either, because nobody trades.
                 StreamState::Acked { .. } if matches!(old.state, StreamState::Quiet { .. }) => {}
                 StreamState::Acked { .. } => open = true,
+                // Silent on both, and nobody trades. Is the new one mute? The next trade tells.
+                StreamState::Quiet { lived: false, .. }
+                    if matches!(old.state, StreamState::Live { .. }) && now.since(new.acked_at) < PROVED_WITHIN =>
+                {
+                    soon = true;
+                }
                 StreamState::Live { .. } | StreamState::Quiet { .. } => {
                     healed |= old.state.is_down() && new.state.is_live();
                     let behind = old.ids.1 > 0 && new.ids.0 > old.ids.1 + 1;
@@ -201,7 +222,24 @@ impl Feed {
         self.books.of(purpose).succeeded += 1;
         let (streams, live) = (self.connections[slot].streams.len() as u32, self.live_on(slot));
         let connection = self.connections[slot].label.clone();
-        self.say(slot, Note::Succeeded { connection, live, streams, took, age }, ctx);
+        ctx.note(Note::Succeeded { connection, live, streams, took, age });
+        self.leave_if_announced(slot, ctx);
+    }
+
+    /// The venue said that it will close this connection, perhaps when another succession was under way.
+    pub(super) fn leave_if_announced(&mut self, slot: usize, ctx: &mut Context<'_>) {
+        let now = ctx.now.mono;
+        let announced = self.connections[slot].announced;
+        let Some(seat) = self.seat_mut(slot).filter(|seat| announced && seat.current == slot) else { return };
+        if seat.leave_after > now {
+            seat.rotate_at = seat.rotate_at.min(seat.leave_after);
+            let at = seat.rotate_at;
+            return self.arm(slot, at);
+        }
+        if seat.successor.is_none() {
+            seat.leave_after = now + LEAVE_PAUSE;
+            self.begin_succession(slot, Purpose::Announced, ctx);
+        }
     }
 
     /// Puts the successor in the old connection's place, however far it is.
@@ -276,6 +314,9 @@ impl Feed {
         ctx.note(Note::SuccessionFailed { connection, purpose, reason, again });
         self.retire(slot, ctx);
         self.arm(current, now);
+        if purpose != Purpose::Announced {
+            self.leave_if_announced(current, ctx);
+        }
     }
 
     /// A successor's attempt or connection ended. True if that was the end of it.
@@ -305,6 +346,7 @@ impl Feed {
         if let Some(opened) = opened {
             self.plan_rotation(successor, opened, ctx);
         }
+        self.leave_if_announced(successor, ctx);
         let connection = self.connections[successor].label.clone();
         self.say(successor, Note::Inherited { connection, state }, ctx);
     }

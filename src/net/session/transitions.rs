@@ -3,6 +3,13 @@
 use super::*;
 
 impl Session {
+    /// Puts off an attempt that would begin before `to`.
+    pub fn postpone(&mut self, to: Instant) {
+        if let State::Backoff { until } = &mut self.state {
+            *until = (*until).max(to);
+        }
+    }
+
     pub(super) fn enter(&mut self, state: State, now: Instant) {
         self.state = state;
         self.stage_since = now;

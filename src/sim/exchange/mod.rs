@@ -74,8 +74,8 @@ enum Due {
     Frame,
     /// The planned shutdown is announced, with this grace.
     Announce(i64),
-    /// All connections are closed: the announced shutdown.
-    Shutdown,
+    /// The announced shutdown: connections up to this one, which were told, are closed.
+    Shutdown(u64),
 }
 
 /// A control reply on its way.
@@ -307,7 +307,8 @@ impl Exchange {
         }
     }
 
-    /// Says `serverShutdown` on all connections, and closes them with 1001 after `grace_ms`.
+    /// Says `serverShutdown` on all connections, and closes them with 1001 after `grace_ms`. Connections that are made
+    /// meanwhile meet another server.
     pub fn shut_down(&mut self, grace_ms: i64) {
         let bare = text::server_shutdown(UtcMs(self.now));
         let wrapped = text::combined("!serverShutdown", &bare);
@@ -315,7 +316,7 @@ impl Exchange {
             let text = if conn.combined { &wrapped } else { &bare };
             self.actions.push_back((*id, Action::Text(text.as_str().into())));
         }
-        self.later(grace_ms, Due::Shutdown);
+        self.later(grace_ms, Due::Shutdown(self.accepted));
     }
 
     fn later(&mut self, after_ms: i64, due: Due) {
@@ -342,8 +343,9 @@ impl Exchange {
             Due::Silence(conn) => self.fall_silent(conn),
             Due::Frame => self.play(),
             Due::Announce(grace_ms) => self.shut_down(grace_ms),
-            Due::Shutdown => {
-                for conn in self.conns.keys().copied().collect::<Vec<_>>() {
+            Due::Shutdown(last) => {
+                let told = self.conns.iter().filter(|(_, conn)| conn.ordinal <= last);
+                for conn in told.map(|(id, _)| *id).collect::<Vec<_>>() {
                     self.close(conn, 1001, "");
                 }
             }

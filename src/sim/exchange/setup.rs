@@ -42,7 +42,7 @@ pub struct ExchangeConfig {
     pub rest_lag_ms: i64,
     /// 429 and 418 carry `retry-after`: of REST, and of an upgrade within the penalty.
     pub retry_after: bool,
-    /// Says `serverShutdown` at this moment, and closes all connections so many milliseconds later.
+    /// Says `serverShutdown` at this moment, and closes the connections that were told so many milliseconds later.
     pub shutdown: Option<(UtcMs, i64)>,
     /// When which symbols do not trade; more at run time through `halt`. A recording knows no halts.
     pub halts: Vec<Halt>,

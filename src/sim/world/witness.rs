@@ -216,8 +216,10 @@ impl Witness {
     /// Invariants of time and of claims: those that are cheap at every step, the others now and then.
     pub(super) fn look(&mut self, engine: &Engine, now: Instant) {
         self.looked += 1;
-        let all = self.looked.is_multiple_of(64);
         let feed = engine.feed();
+        // In a large world so seldom that looking costs no more than what is looked at.
+        let carried = (0..feed.slots()).filter_map(|slot| feed.connection(slot)).map(|row| row.streams.len()).sum();
+        let all = self.looked.is_multiple_of(64.max(carried) as u64);
         for slot in 0..feed.slots() {
             let Some(connection) = feed.connection(slot).filter(|c| c.role != Role::Vacant) else { continue };
             self.stays_away(connection, now);
