@@ -89,6 +89,8 @@ fn wrong_usage_is_exit_2_with_a_word_on_stderr() {
         &["simulate", "--seeds", "0"],
         &["simulate", "--hours", "0"],
         &["simulate", "--seed", "-1"],
+        &["simulate", "--quiet-days", "0"],
+        &["simulate", "--quiet-days", "1", "--seeds", "1"],
     ] {
         let output = run(args);
         assert_eq!(output.status.code(), Some(2), "{args:?}");
@@ -111,6 +113,18 @@ fn simulate_runs_worlds_and_says_what_they_came_to() {
     assert!(out(&one).starts_with("2026-11-20T23:05:00.000Z INFO market-0: attempt 1: ws"), "{}", out(&one));
     assert!(out(&one).contains("\nseeds         1, 2 to 2: 1 good, 0 failed\n"), "{}", out(&one));
     assert_eq!(out(&one), out(&run(&["simulate", "--seed", "2", "--hours", "0.01"])));
+}
+
+#[test]
+fn simulate_counts_the_alarms_of_quiet_days() {
+    let days = run(&["simulate", "--quiet-days", "1", "--seed", "4"]);
+    let text = out(&days);
+    assert_eq!(days.status.code(), Some(0), "{text}");
+    let words: Vec<_> = text.lines().map(|line| line.split_whitespace().next().unwrap_or_default()).collect();
+    let rows =
+        ["alarms", "aggTrade", "markPrice", "kline", "connection", "days", "streams", "messages", "virtual", "real"];
+    assert_eq!(words, rows, "{text}");
+    assert!(text.contains("\nvirtual time  24.0 h\n") && err(&days).contains("1 days in "), "{text}");
 }
 
 #[test]

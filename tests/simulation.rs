@@ -3,8 +3,8 @@
 
 use binance_edge::market::feed::Canary;
 use binance_edge::sim::world::network::NetFault;
-use binance_edge::sim::world::swarm;
 use binance_edge::sim::world::{Setup, World};
+use binance_edge::sim::world::{swarm, vigil};
 use binance_edge::time::{Instant, Span};
 
 fn seeds() -> std::ops::Range<u64> {
@@ -98,6 +98,25 @@ fn the_same_seed_says_the_same_things_at_the_same_times() {
         assert_eq!((one.hash, one.frames, one.attempts), (two.hash, two.frames, two.attempts), "seed {seed}");
     }
     assert_ne!(sweep(0, Canary::default()).hash, sweep(1, Canary::default()).hash);
+}
+
+#[test]
+fn on_quiet_days_nobody_is_alarmed_for_nothing_and_no_silence_is_overlooked() {
+    let first = seeds().start;
+    let days = std::env::var("SIM_DAYS").map_or(3, |days| days.parse().expect("a number"));
+    let mut failed = Vec::new();
+    for seed in first..first + days {
+        let day = vigil::day(seed, days == 1);
+        for note in &day.notes {
+            println!("{note}");
+        }
+        if !day.is_good() {
+            let calls = day.calls.iter().filter(|call| !call.verdict.is_good());
+            let calls: Vec<_> = calls.map(|call| format!("{:?} {} {}", call.verdict, call.at, call.words)).collect();
+            failed.push(format!("SIM_SEED={seed} SIM_DAYS=1: {:#?}\n{calls:#?}\n{:#?}", day.drawn, day.violations));
+        }
+    }
+    assert!(failed.is_empty(), "{} of {days} days failed\n{}", failed.len(), failed.join("\n"));
 }
 
 /// Seeds within which each planted bug must be found.

@@ -39,13 +39,20 @@ pub enum CandleEvent {
     Closed,
     /// The push was older than what is held, or of a candle already closed or gone.
     Late,
+    /// The same push came before, perhaps over another connection.
+    Duplicate,
 }
+
+/// Pushes that are remembered, to tell copies of them: those of some seconds, so far may two legs be apart.
+const REMEMBERED: usize = 16;
 
 /// The candles of one symbol and interval.
 #[derive(Clone, Debug)]
 pub struct Candles {
     interval: Interval,
     ring: Ring<Candle>,
+    /// Times of the newest pushes, in no order; twice the time, and one more if it closed.
+    pushed: [i64; REMEMBERED],
     updates: u64,
     closed: usize,
     unclosed: usize,
@@ -54,7 +61,7 @@ pub struct Candles {
 impl Candles {
     /// An empty ring that keeps the newest `capacity` candles.
     pub fn new(interval: Interval, capacity: usize) -> Self {
-        Self { interval, ring: Ring::new(capacity), updates: 0, closed: 0, unclosed: 0 }
+        Self { interval, ring: Ring::new(capacity), pushed: [i64::MIN; REMEMBERED], updates: 0, closed: 0, unclosed: 0 }
     }
 
     /// The candle that opened then, if it is held.
@@ -66,6 +73,23 @@ impl Candles {
     /// Takes in a push.
     pub fn push(&mut self, kline: &Kline) -> CandleEvent {
         self.updates += 1;
+        self.is_known(kline);
+        self.take_in(kline)
+    }
+
+    /// Takes in a push of a stream that several connections deliver: a copy of what came is no update.
+    pub fn push_one_of_several(&mut self, kline: &Kline) -> CandleEvent {
+        let known = self.is_known(kline);
+        let held = self.ring.iter().rev().take(2).any(|candle| candle.kline == *kline);
+        let event = self.take_in(kline);
+        if held || known && event == CandleEvent::Late {
+            return CandleEvent::Duplicate;
+        }
+        self.updates += 1;
+        event
+    }
+
+    fn take_in(&mut self, kline: &Kline) -> CandleEvent {
         let standing = if kline.closed { Standing::Closed } else { Standing::Running };
         let newest = self.ring.last().map(|candle| candle.kline.open_time);
         if newest.is_none_or(|newest| kline.open_time > newest) {
@@ -115,7 +139,21 @@ impl Candles {
     pub fn ring(&self) -> &Ring<Candle> {
         &self.ring
     }
-    /// Pushes taken in, late ones included.
+    /// Did a push of this time come before? One that is older than all that are remembered is held to have.
+    fn is_known(&mut self, kline: &Kline) -> bool {
+        let key = kline.event_time.0.saturating_mul(2).saturating_add(kline.closed.into());
+        if self.pushed.contains(&key) {
+            return true;
+        }
+        let Some(oldest) = self.pushed.iter_mut().min() else { return false };
+        if key < *oldest {
+            return true;
+        }
+        *oldest = key;
+        false
+    }
+
+    /// Pushes taken in, late ones included; copies over another connection are not.
     pub fn updates(&self) -> u64 {
         self.updates
     }
@@ -176,6 +214,26 @@ mod tests {
         assert_eq!(candles.unclosed(), 1, "the first never got its closing push, and says so");
         assert_eq!(candles.push(&kline(0, 60_500, true)), CandleEvent::Closed);
         assert_eq!((candles.unclosed(), candles.closed()), (0, 1));
+    }
+
+    #[test]
+    fn a_copy_of_a_push_is_no_update_however_late_it_comes() {
+        let mut candles = Candles::new(Interval::M1, 500);
+        let pushes: Vec<Kline> = (0..200).map(|n| kline(n / 100, n % 100 * 250, n % 100 == 99)).collect();
+        for (at, push) in pushes.iter().enumerate() {
+            assert_ne!(candles.push_one_of_several(push), CandleEvent::Duplicate);
+            // The other leg is behind, by little and by more than is remembered.
+            for behind in [0, 3, 40] {
+                if let Some(copy) = at.checked_sub(behind) {
+                    assert_eq!(candles.push_one_of_several(&pushes[copy]), CandleEvent::Duplicate);
+                }
+            }
+        }
+        assert_eq!((candles.updates(), candles.closed()), (200, 2));
+        // What one leg never brought is no copy, even if the other is behind.
+        assert_eq!(candles.push_one_of_several(&kline(2, 2_000, false)), CandleEvent::Began);
+        assert_eq!(candles.push_one_of_several(&kline(2, 1_000, false)), CandleEvent::Late);
+        assert_eq!(candles.updates(), 202);
     }
 
     #[test]

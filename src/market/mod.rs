@@ -6,11 +6,15 @@ pub mod layout;
 pub mod tape;
 
 use crate::config::TapeLimits;
-use crate::time::{Instant, Now};
+use crate::time::{Instant, Now, Span};
 use crate::wire::rest::PastTrade;
 use crate::wire::{Frame, Interval, Kline, MarkPrice, StreamKind, SymbolId, Symbols};
 use candles::Candles;
+use std::cmp::Ordering;
 use tape::{Source, Tape, TapeEvent};
+
+/// A mark price that is the newest by its own time for so long, while others come, is wrong about its time.
+const NEWEST_FOR: Span = Span::from_secs(60);
 
 /// Everything held about every symbol.
 pub struct Market {
@@ -137,8 +141,13 @@ impl Market {
                 Applied::Trade(tape.push(trade, source, now))
             }
             Frame::Mark(mark) => {
-                // Two legs, or a burst after a freeze: an older price never replaces a newer one.
-                if book.mark.as_ref().is_none_or(|(newest, _)| newest.event_time <= mark.event_time) {
+                // Two legs, or a burst after a freeze: an older price never replaces a newer one, and a copy is no news.
+                let news = |(newest, at): &(MarkPrice, Instant)| match newest.event_time.cmp(&mark.event_time) {
+                    Ordering::Less => true,
+                    Ordering::Equal => newest != mark,
+                    Ordering::Greater => now.mono.since(*at) > NEWEST_FOR,
+                };
+                if book.mark.as_ref().is_none_or(news) {
                     book.mark = Some((*mark, now.mono));
                 }
                 Applied::Mark
@@ -151,7 +160,11 @@ impl Market {
                         book.candles.len() - 1
                     }
                 };
-                book.candles[at].push(kline);
+                if source == Source::OneOfSeveral {
+                    book.candles[at].push_one_of_several(kline);
+                } else {
+                    book.candles[at].push(kline);
+                }
                 Applied::Candle
             }
         }

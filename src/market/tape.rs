@@ -51,6 +51,8 @@ pub enum Source {
     /// It had.
     #[default]
     Further,
+    /// It had, and other connections deliver the same.
+    OneOfSeveral,
 }
 
 /// Why ids are absent.
@@ -176,7 +178,7 @@ impl Tape {
             }
             let reason = match source {
                 Source::First => HoleReason::Reconnect,
-                Source::Further => HoleReason::Skipped,
+                Source::Further | Source::OneOfSeveral => HoleReason::Skipped,
             };
             let hole = Hole { from: newest + 1, to: id - 1, reason };
             self.open_hole(self.holes.len(), hole);

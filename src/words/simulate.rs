@@ -3,10 +3,13 @@
 //! Each seed is a world of its own: some symbols, some faults, then calm. Nothing false may be said while the faults
 //! last, and everything must come back by itself afterwards. A seed that fails is repeated, with its whole story, by the
 //! one line that is printed for it.
+//!
+//! `--quiet-days` runs days on which hardly anybody trades instead, and counts alarms: true ones, false ones, missed ones.
 
 use super::{FAILED, complain, print};
 use crate::market::feed::Canary;
 use crate::sim::world::swarm::{self, Run};
+use crate::sim::world::vigil::{self, Day, Verdict};
 use crate::time::Span;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -29,11 +32,17 @@ pub struct SimulateArgs {
     /// The first seed; alone, that seed with its whole story
     #[arg(long, value_name = "S")]
     pub seed: Option<u64>,
+    /// Instead: whole days of symbols that hardly trade, one a seed; exit 1 on a false or a missed alarm
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), conflicts_with_all = ["seeds", "hours"])]
+    pub quiet_days: Option<u64>,
 }
 
 /// Runs them all, however many fail.
 pub fn run(args: SimulateArgs) -> ExitCode {
     let first = args.seed.unwrap_or(0);
+    if let Some(days) = args.quiet_days {
+        return quiet_days(first, days);
+    }
     let story = args.seed.is_some() && args.seeds.is_none();
     let seeds = args.seeds.unwrap_or(if story { 1 } else { SEEDS });
     let runs = all(first, seeds, args.hours, story);
@@ -51,17 +60,28 @@ pub fn run(args: SimulateArgs) -> ExitCode {
 /// One run per seed, in the order of the seeds.
 fn all(first: u64, seeds: u64, hours: f64, story: bool) -> Vec<Run> {
     let faulty = Span::from_ms((hours * 3_600_000.0) as u64);
+    side_by_side(first, seeds, "seeds", |seed| one(seed, faulty, story), |run| !run.violations.is_empty()).0
+}
+
+/// Something for each seed, on as many threads as there are, in the order of the seeds; and how long it took.
+fn side_by_side<R: Send>(
+    first: u64,
+    seeds: u64,
+    what: &str,
+    one: impl Fn(u64) -> R + Sync,
+    failed: impl Fn(&R) -> bool,
+) -> (Vec<R>, Duration) {
     let threads = thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX).min(seeds as usize);
     let (next, began) = (AtomicU64::new(0), Instant::now());
     let mut runs = Vec::new();
     thread::scope(|scope| {
         let (tell, told) = mpsc::channel();
         for _ in 0..threads {
-            let (tell, next) = (tell.clone(), &next);
+            let (tell, next, one) = (tell.clone(), &next, &one);
             scope.spawn(move || {
                 loop {
                     let index = next.fetch_add(1, Ordering::Relaxed);
-                    if index >= seeds || tell.send(one(first.wrapping_add(index), faulty, story)).is_err() {
+                    if index >= seeds || tell.send((index, one(first.wrapping_add(index)))).is_err() {
                         return;
                     }
                 }
@@ -70,18 +90,18 @@ fn all(first: u64, seeds: u64, hours: f64, story: bool) -> Vec<Run> {
         drop(tell);
         let mut due = began + PROGRESS_EVERY;
         for run in told {
-            runs.push((run.seed.wrapping_sub(first), run));
+            runs.push(run);
             if Instant::now() >= due {
                 due = Instant::now() + PROGRESS_EVERY;
-                let failed = runs.iter().filter(|(_, run)| !run.violations.is_empty()).count();
-                complain(format_args!("{} of {seeds} seeds, {failed} failed", runs.len()));
+                let failed = runs.iter().filter(|(_, run)| failed(run)).count();
+                complain(format_args!("{} of {seeds} {what}, {failed} failed", runs.len()));
             }
         }
     });
-    let took = began.elapsed().as_secs_f64();
-    complain(format_args!("{seeds} seeds in {took:.1} s on {threads} threads"));
+    let took = began.elapsed();
+    complain(format_args!("{seeds} {what} in {:.1} s on {threads} threads", took.as_secs_f64()));
     runs.sort_by_key(|(index, _)| *index);
-    runs.into_iter().map(|(_, run)| run).collect()
+    (runs.into_iter().map(|(_, run)| run).collect(), took)
 }
 
 /// A process that panics has violated everything at once; its words are on stderr already.
@@ -102,6 +122,61 @@ fn failures(runs: &[Run], hours: f64) -> String {
         }
         let _ = writeln!(text, "  repeat:    binance-edge simulate --seed {} --hours {hours}", run.seed);
     }
+    text
+}
+
+fn quiet_days(first: u64, days: u64) -> ExitCode {
+    let day = |seed| {
+        catch_unwind(|| vigil::day(seed, false))
+            .unwrap_or_else(|_| Day { violations: vec!["the process panicked".to_owned()], ..Day::of(seed) })
+    };
+    let (days, took) = side_by_side(first, days, "days", day, |day| !day.is_good());
+    let printed = print(&table(&days, took));
+    if days.iter().all(Day::is_good) { printed } else { ExitCode::from(FAILED) }
+}
+
+fn table(days: &[Day], took: Duration) -> String {
+    let mut text = String::new();
+    for day in days.iter().filter(|day| !day.is_good()) {
+        let _ = writeln!(text, "day {} failed", day.seed);
+        for drawn in &day.drawn {
+            let _ = writeln!(text, "  drawn:     {drawn}");
+        }
+        for call in day.calls.iter().filter(|call| !call.verdict.is_good()).take(CALLS_TOLD) {
+            let _ = writeln!(text, "  {:<10} {}: {}", format!("{}:", call.verdict.as_str()), call.at, call.words);
+        }
+        for violation in &day.violations {
+            let _ = writeln!(text, "  violation: {violation}");
+        }
+    }
+    let _ = write!(text, "{:<14}", "alarms");
+    for verdict in Verdict::ALL {
+        let _ = write!(text, "{:>10}", verdict.as_str());
+    }
+    text.push('\n');
+    for kind in vigil::KINDS {
+        let _ = write!(text, "{kind:<14}");
+        for verdict in Verdict::ALL {
+            let calls = days.iter().flat_map(|day| &day.calls);
+            let count = calls.filter(|call| call.kind == kind && call.verdict == verdict).count();
+            let _ = write!(text, "{count:>10}");
+        }
+        text.push('\n');
+    }
+    let good = days.iter().filter(|day| day.is_good()).count();
+    let _ = write!(
+        text,
+        "days          {}, {good} good\n\
+         streams       {}\n\
+         messages      {}\n\
+         virtual time  {:.1} h\n\
+         real time     {:.1} s\n",
+        days.len(),
+        days.iter().map(|day| day.streams).sum::<usize>(),
+        days.iter().map(|day| day.frames).sum::<u64>(),
+        days.len() as f64 * vigil::DAY.as_ms() as f64 / 3.6e6,
+        took.as_secs_f64(),
+    );
     text
 }
 
@@ -153,11 +228,14 @@ const SEEDS: u64 = 200;
 const HOURS_MAX: f64 = 8_760.0;
 /// Worlds share nothing, but each wants its memory.
 const THREADS_MAX: usize = 16;
+/// Of a day that failed.
+const CALLS_TOLD: usize = 20;
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sim::world::vigil::Call;
 
     #[test]
     fn a_seed_that_fails_says_how_to_see_it_again() {
@@ -171,6 +249,22 @@ mod tests {
              repeat:    binance-edge simulate --seed 602 --hours 0.25\n"
         );
         assert!(summary(&[Run::of(601), run]).starts_with("seeds         2, 601 to 602: 1 good, 1 failed\n"));
+    }
+
+    #[test]
+    fn a_day_with_a_false_alarm_is_told_with_everything_that_was_drawn() {
+        let call = |kind, verdict| Call { kind, at: Span::from_secs(75), verdict, words: "a@kline_1m: stale".into() };
+        let mut day = Day { streams: 9, frames: 7, ..Day::of(3) };
+        day.calls.extend([call("markPrice", Verdict::True), call("kline", Verdict::False)]);
+        day.drawn.push("AUSDT: never trades".into());
+        let text = table(&[Day::of(2), day], Duration::from_millis(1_500));
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(
+            words,
+            "day 3 failed drawn: AUSDT: never trades false: 75s: a@kline_1m: stale alarms true false missed blind \
+             aggTrade 0 0 0 0 markPrice 1 0 0 0 kline 0 1 0 0 connection 0 0 0 0 days 2, 1 good streams 9 messages 7 \
+             virtual time 48.0 h real time 1.5 s"
+        );
     }
 
     #[test]

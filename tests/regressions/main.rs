@@ -3,7 +3,9 @@
 mod candles;
 mod connect;
 mod endings;
+mod freshness;
 mod ladder;
+mod legs;
 mod restore;
 mod rotation;
 mod streams;

@@ -1,5 +1,6 @@
 //! Messages: whose they are, what they prove, and what is done about those that nobody should send.
 
+use super::evidence::next_push_within;
 use super::*;
 
 /// A hole that another connection may be about to fill is told only if it lasts.
@@ -56,8 +57,17 @@ impl Feed {
         let before = run.state;
         if !old {
             run.fresh_at = now;
+            if let Frame::Kline(kline) = frame {
+                run.beat_by = now + next_push_within(kline);
+            }
         }
-        let source = if run.ids.1 == 0 { Source::First } else { Source::Further };
+        let source = if matches!(frame, Frame::Trade(_)) && run.ids.1 == 0 {
+            Source::First
+        } else if serving > 1 {
+            Source::OneOfSeveral
+        } else {
+            Source::Further
+        };
         let connection = &mut self.connections[slot];
         connection.last_data = Some(now);
         match ctx.market.apply(frame, source, ctx.now) {
@@ -154,7 +164,11 @@ impl Feed {
         let key = match frame {
             Frame::Trade(trade) => (trade.id, trade.id),
             Frame::Mark(_) => (event, event.div_euclid(1_000)),
-            Frame::Kline(kline) => (2 * event + i64::from(kline.closed), event.div_euclid(250)),
+            // The end of a candle and the beginning of the next are pushed at one time.
+            Frame::Kline(kline) => {
+                let closed = i64::from(kline.closed);
+                (event.saturating_mul(2).saturating_add(closed), 2 * event.div_euclid(250) + closed)
+            }
         };
         let (group, leg) = (connection.group, connection.leg);
         let Some(other) = self.other_leg(slot) else { return };

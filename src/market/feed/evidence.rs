@@ -1,11 +1,21 @@
 //! What other streams tell about one that is silent: that somebody traded, or that the path to its symbol works.
 
 use super::*;
-use crate::wire::SymbolId;
+use crate::wire::{Kline, SymbolId};
 
 /// A candle is pushed about 150 ms before the trade it tells of (measured, USD-M): evidence younger than this may
 /// still be followed by the data it speaks for. Two legs may be that far apart as well.
 pub(super) const EVIDENCE_MATURES: Span = Span::from_secs(1);
+
+/// A candle that nobody traded in is closed about 2 s after its end (measured, USD-M), and on the way for a moment.
+const CLOSED_WITHIN: Span = Span::from_secs(3);
+
+/// How soon after this push the venue pushes again: a candle is closed even if nobody trades.
+pub(super) fn next_push_within(kline: &Kline) -> Span {
+    let end = kline.open_time.0.saturating_add(kline.interval.millis() * if kline.closed { 2 } else { 1 });
+    let left = end.saturating_sub(kline.event_time.0).clamp(0, kline.interval.millis());
+    Span::from_ms(left as u64 + CLOSED_WITHIN.as_ms())
+}
 
 /// When trades of a symbol were told of, by trades and running candles, as coarsely as a verdict needs it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -132,10 +142,16 @@ impl Feed {
             let limit = self.stale_of(stream.kind).max(self.deadlines.first_data);
             stream.runs.iter().any(|run| {
                 let itself = other == at && run.slot == slot;
-                let delivers = matches!(run.state, StreamState::Live { .. }) && now.since(run.fresh_at) <= limit;
-                !itself && delivers && run.fresh_at >= since
+                let silent_from = self.overdue_at(run, limit);
+                !itself && run.state.is_live() && now <= silent_from && run.fresh_at >= since
             })
         })
+    }
+
+    /// When the silence of a run is as long as `limit`; a little later if its candle is about to be closed just then.
+    pub(super) fn overdue_at(&self, run: &Run, limit: Span) -> Instant {
+        let at = run.fresh_at + limit;
+        run.beat_by.clamp(at, at + CLOSED_WITHIN)
     }
 
     pub(super) fn of_symbol(&self, symbol: SymbolId) -> impl Iterator<Item = usize> + use<'_> {

@@ -28,8 +28,10 @@ impl Feed {
         if !self.connections[slot].session.is_open() || self.stopping {
             return;
         }
-        if self.all_silent_at(slot) <= now && self.silence_is_the_markets(slot, now) {
-            self.connections[slot].excused_until = now + self.deadlines.first_data;
+        if self.all_silent_at(slot) <= now
+            && let Some(until) = self.silence_is_the_markets(slot, now)
+        {
+            self.connections[slot].excused_until = until;
         }
         if self.all_silent_at(slot) <= now {
             let silent = self.deadlines.stale;
@@ -186,10 +188,13 @@ impl Feed {
             Some(at) if at > run.fresh_at + EVIDENCE_MATURES.times(2) => return Verdict::Wait(at),
             _ => {}
         }
+        let overdue_at = self.overdue_at(run, self.stale_of(stream.kind));
         if self.path_worked_since(slot, at, run.fresh_at + EVIDENCE_MATURES, now) {
             Verdict::Quiet("quiet: nobody has traded since its newest data")
         } else if traded.rest_tells_quiet(run.fresh_at, now) {
             Verdict::Quiet("quiet: by REST nobody has traded since its newest data")
+        } else if overdue_at > now {
+            Verdict::Wait(overdue_at)
         } else {
             Verdict::Guilty(format!("no data for {silent}, and nothing else of the symbol can tell why"))
         }
@@ -319,20 +324,28 @@ impl Feed {
     }
 
     /// All streams of a connection have been silent for long: is that so because nobody trades, as other connections
-    /// can tell? A mark price has no such excuse, and where nothing can tell there is none either.
-    fn silence_is_the_markets(&self, slot: usize, now: Instant) -> bool {
+    /// can tell, or the candle that is about to be closed? Until when is it so? A mark price has no such excuse, and where
+    /// nothing can tell there is none either.
+    fn silence_is_the_markets(&self, slot: usize, now: Instant) -> Option<Instant> {
         let connection = &self.connections[slot];
         let silent_since = connection.last_data.unwrap_or(Instant::ZERO);
-        connection.streams.iter().all(|at| {
+        let (mut told, mut beat) = (true, Instant::ZERO);
+        for at in &connection.streams {
             let stream = &self.streams[*at];
             let traded_since = self.traded[stream.symbol.index()].mature(now) > silent_since + EVIDENCE_MATURES;
-            let told = self.of_symbol(stream.symbol).any(|sibling| {
+            if stream.kind == StreamKind::MarkPrice || traded_since {
+                return None;
+            }
+            told &= self.of_symbol(stream.symbol).any(|sibling| {
                 self.streams[sibling].runs.iter().any(|run| {
                     let fresh = now.since(run.fresh_at) < self.deadlines.first_data;
                     run.slot != slot && matches!(run.state, StreamState::Live { .. }) && fresh
                 })
             });
-            stream.kind != StreamKind::MarkPrice && !traded_since && told
-        })
+            if let Some(run) = stream.run(slot) {
+                beat = beat.max(self.overdue_at(run, self.deadlines.stale));
+            }
+        }
+        if told { Some(now + self.deadlines.first_data) } else { Some(beat).filter(|beat| *beat > now) }
     }
 }

@@ -4,7 +4,7 @@ use crate::time::{Instant, Span};
 
 /// Messages of one stream that are remembered, to meet their second copy.
 const TRADES_REMEMBERED: usize = 256;
-const OTHERS_REMEMBERED: usize = 16;
+const OTHERS_REMEMBERED: usize = 32;
 
 /// A leg's books, over all its streams.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -120,13 +120,13 @@ mod tests {
     #[test]
     fn what_comes_when_its_place_is_taken_is_late_and_not_lost() {
         let (mut race, mut books) = (Race::of_others(), [LegBooks::default(); 2]);
-        for key in 0..20 {
+        for key in 0..36 {
             race.arrived((key, key), 0, true, &mut books, Instant::ZERO);
         }
         assert_eq!(books[1].lost, 4);
-        for key in 0..20 {
+        for key in 0..36 {
             race.arrived((key, key), 1, true, &mut books, Instant::ZERO);
         }
-        assert_eq!((books[1].lost, books[1].late, books[0].leads), (0, 20, 16));
+        assert_eq!((books[1].lost, books[1].late, books[0].leads), (0, 36, 32));
     }
 }

@@ -128,6 +128,8 @@ pub struct Run {
     pub(super) ids: (i64, i64),
     /// The newest time the venue wrote into its data, and when data with that time first came.
     pub(super) event: (UtcMs, Instant),
+    /// Of candles: when the next push comes at the latest, whether anybody trades or not.
+    pub(super) beat_by: Instant,
     /// When another stream first told, since the acknowledgement, that this one should have had data.
     pub(super) evidence_at: Option<Instant>,
     /// Data has come since it was last asked for.
@@ -153,6 +155,7 @@ impl Run {
             fresh_at: Instant::ZERO,
             ids: (0, 0),
             event: (UtcMs(0), Instant::ZERO),
+            beat_by: Instant::ZERO,
             evidence_at: None,
             answered: false,
             failures_in_a_row: 0,
@@ -165,6 +168,7 @@ impl Run {
     /// What is known of its data ends with its connection.
     pub(super) fn forget_data(&mut self) {
         (self.ids, self.event, self.answered) = ((0, 0), (UtcMs(0), Instant::ZERO), false);
+        self.beat_by = Instant::ZERO;
     }
 
     /// The best is shown. A successor counts only for what it has proved.

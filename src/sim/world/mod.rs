@@ -9,6 +9,7 @@ pub mod network;
 pub mod swarm;
 mod tls;
 mod traffic;
+pub mod vigil;
 mod witness;
 
 use crate::config::{Config, Streams, Url};
@@ -235,6 +236,11 @@ impl World {
     /// A number that two runs of the same seed share.
     pub fn hash(&self) -> u64 {
         self.hash.finish()
+    }
+
+    /// The engine would spin, which is a violation: nothing happens any more.
+    pub fn is_stuck(&self) -> bool {
+        self.stuck
     }
 
     /// Steps taken.
