@@ -360,14 +360,14 @@ impl Note {
             | Self::SuccessionBegins { .. }
             | Self::Succeeded { .. }
             | Self::Inherited { .. }
-            | Self::StreamQuiet { .. }
             | Self::HolesClosed { .. }
             | Self::Reloaded { .. }
             | Self::Statistics(_)
             | Self::Stopping => Level::Info,
             Self::Universe { left_out: 0, unknown: (_, 0), .. } => Level::Info,
             Self::Universe { .. } => Level::Warn,
-            Self::StreamLive { .. } | Self::RestFailed { .. } => Level::Debug,
+            // A thin symbol is quiet each time nobody trades for a while; how many are is in the sums.
+            Self::StreamLive { .. } | Self::StreamQuiet { .. } | Self::RestFailed { .. } => Level::Debug,
         }
     }
 }

@@ -239,7 +239,7 @@ impl Feed {
         self.doubt(self.streams[at].symbol, urgent, ctx.now.mono);
         if news && !self.streams[at].is_fine_without(slot) {
             let stream = self.streams[at].name.clone();
-            self.say(slot, Note::StreamQuiet { stream, reason }, ctx);
+            ctx.note(Note::StreamQuiet { stream, reason });
         }
     }
 
