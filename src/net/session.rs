@@ -473,13 +473,12 @@ impl Session {
         }
     }
 
-    /// So many of them were taken.
+    /// So many of them were taken. What is left of a goodbye is dropped: it is written at once or never.
     pub fn transmitted(&mut self, n: usize) {
         match &mut self.link {
             Some(link) => link.transmitted(n),
-            None => {
-                self.farewell.drain(..n.min(self.farewell.len()));
-            }
+            // The socket is closed whatever it took: what it did not take at once is not kept.
+            None => self.farewell.clear(),
         }
     }
 

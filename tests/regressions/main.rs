@@ -2,6 +2,7 @@
 
 mod candles;
 mod connect;
+mod corners;
 mod endings;
 mod freshness;
 mod ladder;

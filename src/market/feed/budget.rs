@@ -9,6 +9,8 @@ const ATTEMPTS_MAX: usize = 280;
 /// Attempts after a failure, so that a venue that refuses everybody meets no storm.
 const RETRY_WINDOW: Span = Span::from_secs(60);
 const RETRIES_MAX: usize = 60;
+/// What is done beside connections that work leaves the other half to those that are down.
+const BESIDE_MAX: usize = ATTEMPTS_MAX / 2;
 
 /// Counts attempts of all connections together.
 #[derive(Default)]
@@ -18,9 +20,10 @@ pub(super) struct ConnectBudget {
 }
 
 impl ConnectBudget {
-    /// Takes one attempt out of the budget, or says when there will be one.
-    pub(super) fn permit(&mut self, retry: bool, now: Instant) -> Result<(), Instant> {
-        until_free(&mut self.attempts, WINDOW, ATTEMPTS_MAX, now)?;
+    /// Takes one attempt out of the budget, or says when there may be one. `beside`: a connection that works stays
+    /// whatever comes of it.
+    pub(super) fn permit(&mut self, retry: bool, beside: bool, now: Instant) -> Result<(), Instant> {
+        until_free(&mut self.attempts, WINDOW, if beside { BESIDE_MAX } else { ATTEMPTS_MAX }, now)?;
         if retry {
             until_free(&mut self.retries, RETRY_WINDOW, RETRIES_MAX, now)?;
             self.retries.push_back(now);
@@ -49,7 +52,7 @@ mod tests {
         let mut budget = ConnectBudget::default();
         let (mut now, mut begun) = (Instant::ZERO, Vec::new());
         while begun.len() < 1_000 {
-            match budget.permit(true, now) {
+            match budget.permit(true, false, now) {
                 Ok(()) => begun.push(now),
                 Err(at) => {
                     assert!(at > now);
@@ -57,6 +60,7 @@ mod tests {
                 }
             }
         }
+        assert!(budget.permit(false, true, now).is_err(), "the rest is for those that are down");
         assert!(begun.windows(61).all(|w| w[60].since(w[0]) >= RETRY_WINDOW));
         assert!(begun.windows(281).all(|w| w[280].since(w[0]) >= WINDOW));
     }

@@ -28,7 +28,7 @@ impl Feed {
             Ok(Decoded::Control(reply)) => self.on_reply(slot, reply, ctx),
             Ok(Decoded::Shutdown) => {
                 let connection = self.connections[slot].label.clone();
-                ctx.note(Note::Shutdown { connection });
+                self.say(slot, Note::Shutdown { connection }, ctx);
                 self.connections[slot].announced = true;
                 self.leave_if_announced(slot, ctx);
             }
@@ -134,7 +134,9 @@ impl Feed {
     fn on_stray(&mut self, slot: usize, at: usize, text: &str, ctx: &mut Context<'_>) {
         let connection = &self.connections[slot];
         let stream = &self.streams[at];
-        if stream.wanted && connection.role != Role::Side && connection.group != stream.group {
+        // What stands in a URL comes until its connection is replaced, even if it is wanted again elsewhere.
+        let came_by_message = connection.by == SubscribeBy::Message && connection.role != Role::Side;
+        if stream.wanted && came_by_message && connection.group != stream.group {
             self.refuse_unasked(slot, text, ctx);
         }
     }

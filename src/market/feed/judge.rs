@@ -268,15 +268,38 @@ impl Feed {
             // What a successor does not deliver is no failure of the stream, which another connection may deliver.
             return;
         }
-        let connection = self.connections[slot].label.clone();
-        let stream = &mut self.streams[at];
-        let name = stream.name.clone();
         if covered {
             if in_a_row.is_power_of_two() {
-                self.say(slot, Note::RunFailed { stream: name, connection, reason }, ctx);
+                let (stream, connection) = (self.streams[at].name.clone(), self.connections[slot].label.clone());
+                self.say(slot, Note::RunFailed { stream, connection, reason }, ctx);
             }
             return;
         }
+        self.count_failure(slot, at, (stale, reason, pause), ctx);
+    }
+
+    /// The connection that delivered a stream is gone, and where else it is asked for it is down.
+    pub(super) fn fell_back(&mut self, at: usize, ctx: &mut Context<'_>) {
+        let stream = &self.streams[at];
+        let Some(run) = stream.shown().filter(|run| stream.wanted && run.state.is_down()) else { return };
+        let (slot, stale) = (run.slot, matches!(run.state, StreamState::Stale { .. }));
+        let reason = run.reason.clone().unwrap_or_else(|| "what delivered it is gone".into());
+        let pause = run.state.deadline().since(ctx.now.mono);
+        self.count_failure(slot, at, (stale, reason, pause), ctx);
+    }
+
+    /// The stream, on whichever connection, has entered `Failed` or `Stale`.
+    fn count_failure(
+        &mut self,
+        slot: usize,
+        at: usize,
+        (stale, reason, pause): (bool, Rc<str>, Span),
+        ctx: &mut Context<'_>,
+    ) {
+        let now = ctx.now.mono;
+        let connection = self.connections[slot].label.clone();
+        let stream = &mut self.streams[at];
+        let name = stream.name.clone();
         stream.failures += 1;
         stream.failures_in_a_row += 1;
         if stream.failures_in_a_row == 1 {

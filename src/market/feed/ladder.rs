@@ -64,7 +64,11 @@ impl Feed {
                 continue;
             }
             if self.streams[at].unknown {
-                self.set_pause(slot, at, now + UNKNOWN_AGAIN);
+                // The list may be wrong, or late. A URL has it asked for again when its connection is replaced.
+                match by {
+                    SubscribeBy::Message => self.ask_again(slot, at, false),
+                    SubscribeBy::Url => self.set_pause(slot, at, now + UNKNOWN_AGAIN),
+                }
                 continue;
             }
             match (role, self.next_rung(slot, at, now)) {
@@ -249,7 +253,7 @@ impl Feed {
 
     /// A stream is not delivered by its socket of the other form, or no longer needs it.
     pub(super) fn leave_side(&mut self, slot: usize, at: usize, ctx: &mut Context<'_>) {
-        self.remove_run(slot, at);
+        self.remove_run(slot, at, ctx);
         let connection = &mut self.connections[slot];
         connection.streams.retain(|stream| *stream != at);
         connection.to_ask.retain(|stream| *stream != at);
@@ -262,9 +266,12 @@ impl Feed {
             .filter(|run| run.serves && run.rung == Some(Rung::OtherForm) && run.state.is_down())
             .map(|run| run.slot)
             .collect();
+        let healed = !self.streams[at].wanted || self.streams[at].state().is_fine();
         for waits in waits {
             self.step_failed(waits, at, ctx.now.mono);
-            self.begin_polling(waits, at, ctx);
+            if !healed {
+                self.begin_polling(waits, at, ctx);
+            }
         }
     }
 

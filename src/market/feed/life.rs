@@ -39,6 +39,7 @@ impl Feed {
                 }
             }
         }
+        self.succeed_the_absent(slot, ctx);
         if self.connections[slot].role == Role::Current {
             self.plan_rotation(slot, now, ctx);
         }
@@ -105,10 +106,14 @@ impl Feed {
             let at = self.connections[slot].streams[position];
             self.unwait(slot, at);
             let Some(run) = self.streams[at].run_mut(slot) else { continue };
-            let counts_on = self.canary.old_epoch_counts && run.state.is_live();
+            let delivered = run.state.is_live();
+            let counts_on = self.canary.old_epoch_counts && delivered;
             if !run.state.is_down() && !counts_on {
                 run.state = StreamState::Wanted;
                 run.reason = Some(reason.clone());
+            }
+            if delivered {
+                self.fell_back(at, ctx);
             }
         }
         self.tell_ended(slot, &ending, pause, live, ctx);

@@ -118,6 +118,8 @@ pub struct Feed {
     holes: VecDeque<(Instant, SymbolId, Hole)>,
     decoder: Decoder,
     budget: ConnectBudget,
+    /// The slot whose turn to connect is next.
+    turn: usize,
     base: Url,
     tls: Option<Arc<rustls::ClientConfig>>,
     deadlines: crate::config::Deadlines,
@@ -164,6 +166,7 @@ impl Feed {
             holes: VecDeque::new(),
             decoder: Decoder::default(),
             budget: ConnectBudget::default(),
+            turn: 0,
             tls: tls.filter(|_| base.is_tls()),
             base,
             deadlines: config.deadlines.clone(),
@@ -297,12 +300,12 @@ impl Feed {
         }
         // What one connection does may concern another, or make a new one: until nothing is due any more.
         for _ in 0..PASSES_MAX {
-            let mut slot = 0;
-            while slot < self.connections.len() {
+            // Those behind the one that connected last come first, so that a budget that is used up passes nobody over.
+            let (first, all) = (self.turn, self.connections.len());
+            for slot in (first..first + all).map(|slot| slot % all) {
                 if self.connections[slot].wake <= ctx.now.mono {
                     self.connection_timeout(slot, ctx);
                 }
-                slot += 1;
             }
             self.wake = self.connections.iter().map(|connection| connection.wake).min().unwrap_or(Instant::FAR);
             if self.wake > ctx.now.mono {
@@ -349,9 +352,14 @@ impl Feed {
         let now = ctx.now.mono;
         let connection = &self.connections[slot];
         let retry = connection.session.attempt() > 0;
-        if let Err(at) = self.budget.permit(retry, now) {
+        let beside = match connection.role {
+            Role::Successor(Purpose::Planned | Purpose::Healing) | Role::Side => true,
+            Role::Successor(Purpose::Announced) | Role::Current | Role::Retiring | Role::Vacant => false,
+        };
+        if let Err(at) = self.budget.permit(retry, beside, now) {
             return self.connections[slot].session.postpone(at);
         }
+        self.turn = slot + 1;
         let epoch = self.next_epoch(slot);
         self.avoid_the_other_legs_address(slot);
         let connection = &mut self.connections[slot];

@@ -235,7 +235,7 @@ impl Feed {
     pub(super) fn retire(&mut self, slot: usize, ctx: &mut Context<'_>) {
         for position in 0..self.connections[slot].streams.len() {
             let at = self.connections[slot].streams[position];
-            self.remove_run(slot, at);
+            self.remove_run(slot, at, ctx);
         }
         let (group, leg) = (self.connections[slot].group, self.connections[slot].leg);
         if let Some(current) = self.groups[group].seats.get(leg).map(|seat| seat.current)
@@ -254,9 +254,14 @@ impl Feed {
         self.settle(slot, ctx);
     }
 
-    pub(super) fn remove_run(&mut self, slot: usize, at: usize) {
+    pub(super) fn remove_run(&mut self, slot: usize, at: usize, ctx: &mut Context<'_>) {
         self.unwait(slot, at);
-        self.streams[at].runs.retain(|run| run.slot != slot);
+        let stream = &mut self.streams[at];
+        let delivered = stream.run(slot).is_some_and(|run| run.state.is_live());
+        stream.runs.retain(|run| run.slot != slot);
+        if delivered {
+            self.fell_back(at, ctx);
+        }
     }
 
     /// A retired connection that has ended leaves its slot.

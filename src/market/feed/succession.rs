@@ -179,7 +179,7 @@ impl Feed {
                 StreamState::Live { .. } | StreamState::Quiet { .. } => {
                     healed |= old.state.is_down() && new.state.is_live();
                     let behind = old.ids.1 > 0 && new.ids.0 > old.ids.1 + 1;
-                    soon |= behind && matches!(old.state, StreamState::Live { .. });
+                    soon |= behind && old.state.is_live();
                 }
                 StreamState::Stale { .. } | StreamState::Failed { .. } if old.state.is_fine() => {
                     if new.failures_in_a_row >= tries {
@@ -335,6 +335,16 @@ impl Feed {
         let successor = self.seat(old).filter(|seat| seat.current == old)?.successor?;
         let pauses = matches!(self.connections[successor].session.state(), State::Backoff { .. } | State::Stopped);
         (!pauses).then_some(successor)
+    }
+
+    /// A successor has opened, and the connection that serves is down: it has nothing to lose, and is not waited for.
+    pub(super) fn succeed_the_absent(&mut self, slot: usize, ctx: &mut Context<'_>) {
+        let Some(old) = self.seat(slot).filter(|seat| seat.successor == Some(slot)).map(|seat| seat.current) else {
+            return;
+        };
+        if !self.connections[old].session.is_open() {
+            self.promote(slot, old, ctx);
+        }
     }
 
     /// The connection that serves has ended, and a successor is under way: it takes its place.

@@ -95,7 +95,7 @@ impl Feed {
                 self.leave_side(slot, at, ctx);
                 continue;
             }
-            self.remove_run(slot, at);
+            self.remove_run(slot, at, ctx);
             let connection = &mut self.connections[slot];
             connection.streams.retain(|stream| *stream != at);
             connection.to_ask.retain(|stream| *stream != at);
@@ -108,5 +108,7 @@ impl Feed {
         }
         let stream = &mut self.streams[at];
         (stream.failures_in_a_row, stream.last_data) = (0, None);
+        // What was found out about it is found out anew when it comes back.
+        (stream.polled, stream.unknown) = (false, false);
     }
 }

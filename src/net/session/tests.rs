@@ -459,3 +459,14 @@ fn a_stranger_ends_the_attempt_wherever_its_flight_is_cut_and_nothing_else() {
         }
     }
 }
+
+#[test]
+fn a_goodbye_that_the_socket_does_not_take_keeps_no_place() {
+    let mut story = Story::new("192.0.2.1", true);
+    story.session.handle_connected(story.now);
+    story.session.stop(story.now);
+    assert!(!story.session.transmit().is_empty(), "there is something left to write");
+    while story.session.poll_request().is_some() {}
+    story.session.transmitted(0);
+    assert!(story.session.is_settled());
+}
