@@ -51,7 +51,7 @@ impl Engine {
             outage |= row.in_outage;
             // A successor is nobody's trouble, and what another leg delivers is not missing.
             let serves = matches!(row.role, Role::Current);
-            if !serves || row.session.is_open() || self.feed.is_stood_in_for(self.feed.slot_of(row)) {
+            if !serves || row.session.is_open() || self.feed.is_stood_in_for(row.slot) {
                 continue;
             }
             let since = now.since(row.dark_since());
@@ -132,7 +132,7 @@ impl Engine {
                 .map(|(stage, n)| (stage.as_str(), n))
                 .collect(),
             streams: row.streams.len() as u32,
-            live: self.feed.live_on(self.feed.slot_of(row)),
+            live: self.feed.live_on(row.slot),
             address: session.address().map(|address| address.to_string()),
             last_byte_age_ms: connected.then(|| now.since(session.last_byte()).as_ms()),
             rotates_in_ms: self.feed.rotates_at(row).map(|at| at.since(now).as_ms()),

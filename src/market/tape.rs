@@ -149,6 +149,12 @@ impl Tape {
         event
     }
 
+    /// Is this the next id, or one that is known to be absent?
+    pub fn awaits(&self, id: i64) -> bool {
+        let next = self.span.is_some_and(|(_, newest)| id == newest + 1);
+        next || self.holes.iter().any(|hole| hole.from <= id && id <= hole.to)
+    }
+
     /// Takes in a trade that was fetched.
     pub fn fill(&mut self, trade: &PastTrade, now: Now) -> TapeEvent {
         let Some(record) = past_record(trade, now.utc_ns) else { return TapeEvent::Refused };

@@ -63,7 +63,7 @@ impl Feed {
 
     /// When a connection is to be replaced because of its age; `None` if never, or if a successor is under way.
     pub fn rotates_at(&self, connection: &Connection) -> Option<Instant> {
-        let at = self.rotation_due(self.slot_of(connection));
+        let at = self.rotation_due(connection.slot);
         (connection.role == Role::Current && at != Instant::FAR).then_some(at)
     }
 

@@ -95,6 +95,8 @@ pub struct Connection {
     pub leg: usize,
     /// What it is there for.
     pub role: Role,
+    /// The slot it lives in.
+    pub slot: usize,
     /// What it dials.
     pub url: Rc<str>,
     /// The connection itself.
@@ -148,6 +150,7 @@ impl Connection {
             name,
             leg,
             role,
+            slot: usize::MAX,
             url: "".into(),
             session,
             streams: Vec::new(),

@@ -11,8 +11,7 @@ impl Feed {
     pub(super) fn on_text(&mut self, slot: usize, text: &str, ctx: &mut Context<'_>) {
         self.connections[slot].frames += 1;
         if self.connections[slot].role == Role::Retiring {
-            // What was on its way when it was replaced: its successor has it as well.
-            return;
+            return self.on_late_text(slot, text, ctx);
         }
         match self.decoder.decode(text, ctx.market.symbols()) {
             Ok(Decoded::Frame(frame)) => self.on_frame(slot, &frame, text, ctx),
@@ -37,6 +36,19 @@ impl Feed {
                 self.refuse(slot, reject, || wire::sample(text.as_bytes()), ctx);
             }
             Err(reject) => self.refuse(slot, reject, || wire::sample(text.as_bytes()), ctx),
+        }
+    }
+
+    /// What was on its way when the connection was replaced. Its successor has it as well, except for a trade that was
+    /// published before that one was subscribed: such a trade is awaited.
+    fn on_late_text(&mut self, slot: usize, text: &str, ctx: &mut Context<'_>) {
+        let Ok(Decoded::Frame(Frame::Trade(trade))) = self.decoder.decode(text, ctx.market.symbols()) else { return };
+        let group = self.connections[slot].group;
+        let is_its = |at: usize| self.streams[at].wanted && self.streams[at].group == group;
+        let wanted = self.of_symbol(trade.symbol).any(is_its);
+        let awaited = ctx.market.book(trade.symbol).tape.as_ref().is_some_and(|tape| tape.awaits(trade.id));
+        if wanted && awaited {
+            ctx.market.apply(&Frame::Trade(trade), Source::Further, ctx.now);
         }
     }
 

@@ -244,11 +244,6 @@ impl Feed {
         streams.iter().filter(|at| self.streams[**at].run(slot).is_some_and(|run| run.state.is_live())).count() as u32
     }
 
-    /// Where a connection's slot is.
-    pub fn slot_of(&self, connection: &Connection) -> usize {
-        self.connections.iter().position(|row| std::ptr::eq(row, connection)).unwrap_or(usize::MAX)
-    }
-
     /// The books of a leg: who was first on the streams that a connection carries. `None` without a second leg.
     pub fn leg_books(&self, connection: &Connection) -> Option<&LegBooks> {
         (self.legs > 1 && connection.role == Role::Current)
@@ -313,8 +308,7 @@ impl Feed {
             }
         }
         self.tell_holes(ctx);
-        self.poll_streams(ctx.now.mono);
-        self.wake = self.wake.min(self.questions.poll_at.unwrap_or(Instant::FAR));
+        self.handle_questions(ctx.now.mono);
     }
 
     fn connection_timeout(&mut self, slot: usize, ctx: &mut Context<'_>) {
@@ -351,7 +345,8 @@ impl Feed {
     fn begin_attempt(&mut self, slot: usize, ctx: &mut Context<'_>) {
         let now = ctx.now.mono;
         let connection = &self.connections[slot];
-        let retry = connection.session.attempt() > 0;
+        // Whoever has been connected before adds to a storm; the first attempt of a new connection does not.
+        let retry = connection.session.epoch() > 0;
         let beside = match connection.role {
             Role::Successor(Purpose::Planned | Purpose::Healing) | Role::Side => true,
             Role::Successor(Purpose::Announced) | Role::Current | Role::Retiring | Role::Vacant => false,

@@ -29,7 +29,9 @@ pub(crate) enum Question {
 #[derive(Debug, Default)]
 pub(super) struct Questions {
     waiting: VecDeque<Question>,
-    /// Budget for questions after trades: how many have been asked lately.
+    /// Symbols that wait for the budget of questions after trades, each once.
+    doubted: VecDeque<SymbolId>,
+    /// How many have been asked lately.
     asked: u32,
     asked_since: Instant,
     /// When what is polled is polled next.
@@ -47,6 +49,14 @@ impl Feed {
         if !self.has_rest || !(urgent || self.traded[symbol.index()].may_doubt(now)) {
             return;
         }
+        if !self.questions.doubted.contains(&symbol) {
+            self.questions.doubted.push_back(symbol);
+        }
+        self.ask_about_doubted(now);
+    }
+
+    /// Asks about as many doubted symbols as the budget allows.
+    fn ask_about_doubted(&mut self, now: Instant) {
         let every = match self.market {
             crate::wire::Market::Usdm => DOUBT_EVERY_USDM,
             crate::wire::Market::Spot => DOUBT_EVERY_SPOT,
@@ -59,11 +69,31 @@ impl Feed {
         if questions.asked == 0 {
             questions.asked_since = now;
         }
-        if questions.asked < DOUBTS_AT_ONCE {
+        while questions.asked < DOUBTS_AT_ONCE
+            && let Some(symbol) = questions.doubted.pop_front()
+        {
             questions.asked += 1;
             questions.waiting.push_back(Question::Trades(symbol));
             self.traded[symbol.index()].doubted(now, DOUBT_AGAIN, DOUBT_AGAIN_MAX);
         }
+    }
+
+    /// When a doubted symbol that waits has its turn.
+    pub(super) fn doubted_due(&self) -> Instant {
+        let every = match self.market {
+            crate::wire::Market::Usdm => DOUBT_EVERY_USDM,
+            crate::wire::Market::Spot => DOUBT_EVERY_SPOT,
+        };
+        if self.questions.doubted.is_empty() { Instant::FAR } else { self.questions.asked_since + every }
+    }
+
+    /// Whatever of the questions is due.
+    pub(super) fn handle_questions(&mut self, now: Instant) {
+        if self.doubted_due() <= now {
+            self.ask_about_doubted(now);
+        }
+        self.poll_streams(now);
+        self.wake = self.wake.min(self.questions.poll_at.unwrap_or(Instant::FAR)).min(self.doubted_due());
     }
 
     /// REST knows these trades of a symbol, by the venue's time, the oldest first.
@@ -74,6 +104,7 @@ impl Feed {
         let arrivals: Option<Vec<Instant>> = times.iter().map(|time| clock.arrival_of(*time)).collect();
         let Some(arrivals) = arrivals else { return };
         self.traded[symbol.index()].rest_answered(now, &arrivals);
+        let mut guilty = false;
         for at in self.of_symbol(symbol).collect::<Vec<_>>() {
             if self.streams[at].kind == StreamKind::MarkPrice {
                 continue;
@@ -90,6 +121,7 @@ impl Feed {
                 };
                 let slot = run.slot;
                 if let Some(run) = self.streams[at].run_mut(slot).filter(|run| run.evidence_at.is_none()) {
+                    guilty = true;
                     run.evidence_at = Some(evidence);
                     if let StreamState::Quiet { .. } = run.state {
                         run.state = StreamState::Quiet { until: now, lived };
@@ -97,6 +129,11 @@ impl Feed {
                     }
                 }
             }
+        }
+        if guilty {
+            // A question that found somebody guilty was worth it: where one is, others may be.
+            self.questions.asked = self.questions.asked.saturating_sub(1);
+            self.ask_about_doubted(now);
         }
     }
 

@@ -59,7 +59,7 @@ impl Feed {
         if let Some(free) = self.groups.iter().position(|group| group.streams.is_empty() && group.seats.is_empty()) {
             return free;
         }
-        let name = format!("market-{}", self.groups.len()).into();
+        let name = self.unused_name();
         self.groups.push(Group { name, streams: Vec::new(), seats: Vec::new(), books: Default::default() });
         self.groups.len() - 1
     }
@@ -132,7 +132,7 @@ impl Feed {
         let mut session = Session::new(settings, self.rng.u64(..), now);
         session.hold(self.held_until, now);
         // A side socket has a name of its own; it is nobody's second row.
-        let name = if role == Role::Side { self.side_name() } else { self.groups[group].name.clone() };
+        let name = if role == Role::Side { self.unused_name() } else { self.groups[group].name.clone() };
         let mut connection = Connection::new(name, group, leg, role, session, now);
         (connection.url, connection.by, connection.streams) = (url.into(), by, streams);
         if let Some(seat) = self.groups[group].seats.get(leg) {
@@ -149,6 +149,7 @@ impl Feed {
                 self.connections.len() - 1
             }
         };
+        self.connections[slot].slot = slot;
         self.relabel(slot);
         let serves = role == Role::Current;
         for position in 0..self.connections[slot].streams.len() {
@@ -159,8 +160,11 @@ impl Feed {
         slot
     }
 
-    fn side_name(&self) -> Rc<str> {
-        let taken = |name: &str| self.connections.iter().any(|row| row.role != Role::Vacant && &*row.name == name);
+    /// The first `market-N` that no group and no connection has.
+    fn unused_name(&self) -> Rc<str> {
+        let names = || self.connections.iter().filter(|row| row.role != Role::Vacant).map(|row| &row.name);
+        let taken =
+            |name: &str| names().chain(self.groups.iter().map(|group| &group.name)).any(|known| **known == *name);
         let mut number = self.groups.len();
         loop {
             let name = format!("market-{number}");
