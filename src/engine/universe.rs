@@ -99,7 +99,8 @@ impl Engine {
             names.iter().filter_map(|name| Some((self.market.want(name, &kinds)?, name.as_str()))).collect();
         let mut ctx = Context { now, market: &mut self.market, notes: &mut self.notes };
         self.feed.add_symbols(&ids, &mut ctx);
-        self.universe.names.extend(names.iter().cloned());
+        // A name for which the table of symbols has no room is not subscribed to.
+        self.universe.names.extend(ids.iter().map(|(_, name)| (*name).to_owned()));
     }
 
     /// The venue's list has come: patterns are filled, and what it does not have is unknown.

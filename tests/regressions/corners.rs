@@ -108,7 +108,7 @@ fn what_heals_streams_leaves_attempts_for_connections_that_are_down() {
     };
     assert!(down(&world) > 0);
     // Sixty a minute, as for every storm; not what the healing has left of five minutes.
-    assert!(world.run_until(s(90), |w| down(w) == 0), "{} are still down", down(&world));
+    assert!(world.run_until(s(150), |w| down(w) == 0), "{} are still down", down(&world));
 }
 
 #[test]

@@ -93,7 +93,7 @@ impl Feed {
                     self.wake = self.wake.min(now + HOLE_LASTS);
                 } else {
                     let symbol = ctx.market.symbols().name(frame.symbol()).into();
-                    ctx.note(Note::HoleOpened { symbol, hole });
+                    self.say(slot, Note::HoleOpened { symbol, hole }, ctx);
                 }
             }
             Applied::Trade(TapeEvent::Filled) => {
@@ -101,7 +101,7 @@ impl Feed {
                 let untold = self.holes.iter().any(|(_, symbol, _)| *symbol == frame.symbol());
                 if tape.is_some_and(|tape| tape.missing() == 0) && !untold {
                     let symbol = ctx.market.symbols().name(frame.symbol()).into();
-                    ctx.note(Note::HolesClosed { symbol });
+                    self.say(slot, Note::HolesClosed { symbol }, ctx);
                 }
             }
             Applied::Trade(TapeEvent::Next | TapeEvent::Duplicate) | Applied::Mark | Applied::Candle => {}

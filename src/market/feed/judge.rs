@@ -11,6 +11,9 @@ use super::*;
 /// What the venue does not list is asked for again after this long, or when it is listed.
 pub(super) const UNKNOWN_AGAIN: Span = Span::from_secs(3_600);
 
+/// After so many failures in a row the news of a stream are fetched, whichever steps are still to come.
+const POLLED_AFTER: u32 = 6;
+
 /// What the silence of a run is.
 enum Verdict {
     /// Nobody traded.
@@ -306,6 +309,9 @@ impl Feed {
             stream.down_since = now;
         }
         let failures = stream.failures_in_a_row;
+        if failures >= POLLED_AFTER {
+            self.begin_polling(slot, at, ctx);
+        }
         // Told when it begins, and then each time the failures have doubled.
         if failures.is_power_of_two() {
             let note = Note::StreamFailed { stream: name, connection, stale, reason, pause, failures };

@@ -17,7 +17,7 @@ use super::*;
 const HEAL_PAUSE: Span = Span::from_secs(60);
 const HEAL_PAUSE_MAX: Span = Span::from_secs(1_800);
 /// How long a run waits for a successor or another socket to tell; those have deadlines of their own, which are shorter.
-const ELSEWHERE_WITHIN: Span = Span::from_secs(120);
+const ELSEWHERE_WITHIN: Span = Span::from_secs(600);
 /// A stream that is served by a socket of the other form is tried on its own connection again after this long.
 pub(super) const SERVED_ELSEWHERE: Span = Span::from_secs(900);
 /// Sockets of the other form, for the whole process.
@@ -168,19 +168,20 @@ impl Feed {
         for at in self.connections[slot].streams.clone() {
             let covered = self.streams[at].is_fine_without(slot);
             let unknown = self.streams[at].unknown;
-            let Some(run) = self.streams[at].run_mut(slot).filter(|run| run.state.is_down() && !unknown) else {
-                continue;
-            };
+            let sick = |run: &&mut Run| !unknown && run.failures_in_a_row > 0 && !run.state.is_fine();
+            let Some(run) = self.streams[at].run_mut(slot).filter(sick) else { continue };
             let past = by_url || run.failures_in_a_row > 2;
             if !past || rung == Rung::OtherForm && (covered || !run.tried_elsewhere) {
                 continue;
             }
             run.rung = Some(rung);
-            run.tried_elsewhere = rung == Rung::Elsewhere;
+            run.tried_elsewhere &= rung != Rung::OtherForm;
             taken.push(at);
         }
         for at in &taken {
-            self.set_pause(slot, *at, now + ELSEWHERE_WITHIN);
+            // What is asked by message goes on being asked for meanwhile: perhaps only answers were lost.
+            let until = if by_url { now + ELSEWHERE_WITHIN } else { now + self.pause_of(slot, *at) };
+            self.set_pause(slot, *at, until);
         }
         taken
     }
@@ -240,7 +241,7 @@ impl Feed {
         for at in self.connections[current].streams.clone() {
             let Some(run) = self.streams[at].run_mut(current) else { continue };
             // It did not deliver those either that are being asked for at this moment.
-            run.tried_elsewhere |= run.failures_in_a_row > 1;
+            run.tried_elsewhere |= run.failures_in_a_row > 1 || run.rung == Some(Rung::Elsewhere);
             if run.rung == Some(Rung::Elsewhere) {
                 self.step_failed(current, at, now);
             }
@@ -260,12 +261,8 @@ impl Feed {
         if connection.streams.is_empty() {
             self.retire(slot, ctx);
         }
-        let waits: Vec<usize> = self.streams[at]
-            .runs
-            .iter()
-            .filter(|run| run.serves && run.rung == Some(Rung::OtherForm) && run.state.is_down())
-            .map(|run| run.slot)
-            .collect();
+        let waits: Vec<usize> =
+            self.streams[at].runs.iter().filter(|run| run.serves && run.state.is_down()).map(|run| run.slot).collect();
         let healed = !self.streams[at].wanted || self.streams[at].state().is_fine();
         for waits in waits {
             self.step_failed(waits, at, ctx.now.mono);
