@@ -168,10 +168,13 @@ impl Engine {
     pub(super) fn on_rest_outcome(&mut self, ask: Ask, result: Result<Answer, Failure>, now: Now) {
         match (ask, result) {
             (_, Ok(Answer::ExchangeInfo(listed))) => self.on_list(&listed, now),
-            (_, Ok(Answer::Trades(trades))) => {
-                let Some(symbol) = trades.first().map(|trade| trade.symbol) else { return };
+            (ask, Ok(Answer::Trades(trades))) => {
+                let Ask::Trades { symbol, from_id, .. } = ask else { return };
                 let times: Vec<UtcMs> = trades.iter().map(|trade| trade.trade_time).collect();
-                if self.feed.is_polled(symbol, StreamKind::AggTrade) {
+                // The newest trades alone would leave a hole behind what is held.
+                let tape = self.market.book(symbol).tape.as_ref();
+                let goes_on = from_id.is_some() || tape.is_some_and(|tape| tape.newest_id().is_none());
+                if goes_on && self.feed.is_polled(symbol, StreamKind::AggTrade) {
                     self.market.fill(&trades, now);
                 }
                 let mut ctx = Context { now, market: &mut self.market, notes: &mut self.notes };

@@ -206,3 +206,35 @@ fn without_a_mark_price_rest_is_asked_before_the_verdict() {
     assert_eq!(row(&world, "btcusdt@aggTrade").failures, 0);
     is_true(&world);
 }
+
+#[test]
+fn what_delivers_exists_whatever_a_list_says() {
+    let mut setup = setup(&["BTCUSDT"], &["BTCUSDT", "ETHUSDT"]);
+    setup.config.rotation.every = s(200);
+    let mut world = World::new(&setup);
+    assert!(world.run_until(s(20), ready));
+    let answer = Harm::RestAnswer { status: 200, retry_after_s: None, body: r#"{"symbols":[]}"#.to_owned() };
+    world.schedule_harm(answer, world.now(), s(60), |fault| fault.on("exchangeInfo"));
+    let mut wanted = setup.config.streams.clone();
+    wanted.symbols.push("ETHUSDT".into());
+    world.reload(wanted);
+    world.run_for(s(600));
+    let kept = row(&world, "btcusdt@markPrice@1s");
+    assert_eq!((kept.state, kept.failures), ("live", 0), "{kept:?}");
+    assert!(said(&world, "replaced after").len() >= 2 && said(&world, "not replaced").is_empty());
+    is_true(&world);
+}
+
+/// The question whether a busy symbol trades is answered with its newest trades, far behind which the tape may end.
+#[test]
+fn what_is_polled_has_no_hole_however_busy_it_is() {
+    let mute = ["ethusdt@aggTrade", "ethusdt@kline_1m"];
+    let mut setup = Setup::new(6, &["BTCUSDT", "ETHUSDT"]);
+    setup.exchange.rate = 12.0;
+    let mut world = World::new(&setup);
+    world.with_exchange(|exchange| exchange.set_fault(Fault::new(Harm::Mute).streams(&mute)));
+    world.run_for(s(420));
+    let trades = world.status().symbols["ETHUSDT"].trades.clone().unwrap();
+    assert!(trades.backfilled > 5_000 && trades.missing == 0, "{trades:?}");
+    is_true(&world);
+}

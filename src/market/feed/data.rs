@@ -48,7 +48,10 @@ impl Feed {
         let wanted = self.of_symbol(trade.symbol).any(is_its);
         let awaited = ctx.market.book(trade.symbol).tape.as_ref().is_some_and(|tape| tape.awaits(trade.id));
         if wanted && awaited {
-            ctx.market.apply(&Frame::Trade(trade), Source::Further, ctx.now);
+            let applied = ctx.market.apply(&Frame::Trade(trade), Source::Further, ctx.now);
+            if applied == Applied::Trade(TapeEvent::Filled) {
+                self.tell_if_whole(slot, trade.symbol, ctx);
+            }
         }
     }
 
@@ -97,12 +100,7 @@ impl Feed {
                 }
             }
             Applied::Trade(TapeEvent::Filled) => {
-                let tape = ctx.market.book(frame.symbol()).tape.as_ref();
-                let untold = self.holes.iter().any(|(_, symbol, _)| *symbol == frame.symbol());
-                if tape.is_some_and(|tape| tape.missing() == 0) && !untold {
-                    let symbol = ctx.market.symbols().name(frame.symbol()).into();
-                    self.say(slot, Note::HolesClosed { symbol }, ctx);
-                }
+                self.tell_if_whole(slot, frame.symbol(), ctx);
             }
             Applied::Trade(TapeEvent::Next | TapeEvent::Duplicate) | Applied::Mark | Applied::Candle => {}
         }
@@ -190,6 +188,16 @@ impl Feed {
         let other_live = stream.run(other).is_some_and(|run| run.state.is_live());
         if let Some(race) = &mut stream.race {
             race.arrived(key, leg, other_live, &mut self.groups[group].books, now);
+        }
+    }
+
+    /// A hole was filled: is it said that nothing is missing any more?
+    fn tell_if_whole(&mut self, slot: usize, symbol: SymbolId, ctx: &mut Context<'_>) {
+        let tape = ctx.market.book(symbol).tape.as_ref();
+        let untold = self.holes.iter().any(|(_, hole_of, _)| *hole_of == symbol);
+        if tape.is_some_and(|tape| tape.missing() == 0) && !untold {
+            let symbol = ctx.market.symbols().name(symbol).into();
+            self.say(slot, Note::HolesClosed { symbol }, ctx);
         }
     }
 

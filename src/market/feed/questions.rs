@@ -166,7 +166,9 @@ impl Feed {
     pub(crate) fn set_known(&mut self, symbol: SymbolId, known: bool, ctx: &mut Context<'_>) {
         for at in self.of_symbol(symbol).collect::<Vec<_>>() {
             let stream = &mut self.streams[at];
-            if !stream.wanted || std::mem::replace(&mut stream.unknown, !known) != known {
+            // What delivers exists, whatever a list says.
+            let delivers = stream.runs.iter().any(|run| run.state.is_live());
+            if !stream.wanted || (!known && delivers) || std::mem::replace(&mut stream.unknown, !known) != known {
                 continue;
             }
             for slot in stream.runs.iter().map(|run| run.slot).collect::<Vec<_>>() {

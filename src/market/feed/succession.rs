@@ -344,6 +344,9 @@ impl Feed {
         };
         if !self.connections[old].session.is_open() {
             self.promote(slot, old, ctx);
+            let connection = self.connections[slot].label.clone();
+            let state = self.connections[slot].session.state().as_str();
+            self.say(slot, Note::Inherited { connection, state }, ctx);
         }
     }
 
