@@ -6,7 +6,7 @@
 //! | afresh | UNSUBSCRIBE, then SUBSCRIBE | the same |
 //! | elsewhere | a successor of the whole connection, which takes over only if it delivers more | [`HEAL_PAUSE`], doubling |
 //! | other form | a socket of its own, asked for by the URL where SUBSCRIBE is usual, and the reverse | the same |
-//! | polling | REST, declared as such; the stream stays failed | see the engine |
+//! | polling | REST, declared as such; the stream stays failed, and the steps above go on | see `questions` |
 //!
 //! A stream asked for by the URL cannot be asked for again on its connection, and begins at *elsewhere*.
 
