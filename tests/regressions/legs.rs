@@ -246,3 +246,18 @@ fn each_leg_rotates_by_itself_and_there_is_never_a_hole() {
     assert_eq!(addresses(&world), [SICK, WELL]);
     whole(&world);
 }
+
+#[test]
+fn of_two_legs_that_fall_silent_together_neither_is_said_to_deliver() {
+    let mut setup = Setup::new(12, &["BTCUSDT", "ETHUSDT"]);
+    setup.config.streams.legs = 2;
+    setup.config.deadlines.stale_mark_price = Some(s(5));
+    let mut world = World::new(&setup);
+    assert!(world.run_until(s(20), healthy));
+    world.schedule(NetFault::Freeze, world.now(), s(8));
+    world.run_for(s(7));
+    assert_eq!(said(&world, "stale on market-0").len(), 2, "each mark price once");
+    assert_eq!(said(&world, "while another connection delivers it").len(), 0);
+    assert!(world.run_until(s(120), healthy));
+    is_true(&world);
+}

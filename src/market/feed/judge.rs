@@ -272,7 +272,11 @@ impl Feed {
             return;
         }
         if covered {
-            if in_a_row.is_power_of_two() {
+            // One that has been silent as long, and is looked at in a moment, delivers no more than this one.
+            let mine = self.streams[at].run(slot).map_or(Instant::ZERO, |run| run.fresh_at);
+            let newer = |run: &Run| run.fresh_at > mine + EVIDENCE_MATURES;
+            let delivers = |run: &Run| run.slot != slot && run.state.is_live() && newer(run);
+            if in_a_row.is_power_of_two() && self.streams[at].runs.iter().any(delivers) {
                 let (stream, connection) = (self.streams[at].name.clone(), self.connections[slot].label.clone());
                 self.say(slot, Note::RunFailed { stream, connection, reason }, ctx);
             }
